@@ -1,0 +1,142 @@
+"""Configs: one pydantic model per verb, filled from a YAML file and overridden on the command line.
+
+A YAML file has one section per verb (``prepare:``, ``train:`` …), so that one file describes the whole road for a
+data set. Importing a config needs neither torch nor ray nor vllm nor mlflow.
+"""
+
+import contextlib
+import io
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import tyro
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from cluster.errors import ConfigError
+
+
+class Config(BaseModel):
+    """Base of all configs: frozen, and unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+C = TypeVar("C", bound=Config)
+
+
+class ClusterConfig(Config):
+    """Where the work runs."""
+
+    address: str | None = Field(None, description="Ray address (ray://host:10001, auto); none starts a local Ray.")
+    cpus: int | None = Field(None, ge=1, description="CPUs of a local Ray; none takes all of the machine.")
+
+
+class TrackingConfig(Config):
+    """Where runs and models are recorded."""
+
+    uri: str = Field("sqlite:///mlruns.db", description="MLflow tracking URI (SQL database or server).")
+    experiment: str = Field("dllm2rec", min_length=1, description="MLflow experiment name.")
+
+
+class PromoteConfig(Config):
+    """Make a registered student the champion if it is better on validation than the present one."""
+
+    name: str = Field("dllm2rec-student", min_length=1, description="Registered model.")
+    version: int | None = Field(None, ge=1, description="Version to promote; none takes the newest.")
+    output: Path = Field(Path("runs/promotion"), description="Directory for the decision and its manifest.")
+    overwrite: bool = Field(True, description="Replace an earlier decision in the output directory.")
+    tracking: TrackingConfig = TrackingConfig()
+
+
+def load_config(model: type[C], verb: str, sections: Sequence[str], argv: Sequence[str]) -> C:
+    """Build a verb's config from ``--config FILE`` and the overrides that follow it in ``argv``.
+
+    Args:
+        model: the verb's config model.
+        verb: the section of the YAML file to read.
+        sections: the names of all sections a YAML file may have.
+        argv: the command line after the verb.
+
+    Raises:
+        ConfigError: the file or an option is unknown, malformed or out of range.
+        SystemExit: ``--help`` was asked for (code 0).
+    """
+    file, overrides = _split_config_option(argv)
+    default = _from_file(model, verb, sections, file) if file else model()
+    printed = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(printed):
+            return tyro.cli(
+                Annotated[model, tyro.conf.FlagConversionOff],  # type: ignore[arg-type, return-value]
+                prog=f"dllm2rec {verb} [--config FILE]",
+                description=model.__doc__,
+                args=overrides,
+                default=default,
+            )
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        raise ConfigError(f"{_one_line(printed.getvalue())} (see `dllm2rec {verb} --help`)") from None
+
+
+def _split_config_option(argv: Sequence[str]) -> tuple[Path | None, list[str]]:
+    rest = list(argv)
+    for at, option in enumerate(rest):
+        if option.startswith("--config="):
+            return Path(option.removeprefix("--config=")), rest[:at] + rest[at + 1 :]
+        if option == "--config":
+            if at + 1 == len(rest):
+                raise ConfigError("--config needs a YAML file")
+            return Path(rest[at + 1]), rest[:at] + rest[at + 2 :]
+    return None, rest
+
+
+def _from_file(model: type[C], verb: str, sections: Sequence[str], file: Path) -> C:
+    document = read_yaml(file)
+    unknown = sorted(set(document) - set(sections))
+    if unknown:
+        raise ConfigError(f"{file}: unknown section `{unknown[0]}`: sections are {', '.join(sections)}")
+    try:
+        return model.model_validate(document.get(verb) or {})
+    except ValidationError as error:
+        raise ConfigError(f"{file}: {describe(error, prefix=verb)}") from error
+
+
+def read_yaml(file: Path) -> dict[str, Any]:
+    """Read a YAML mapping.
+
+    Raises:
+        ConfigError: the file is absent, not UTF-8, not YAML, or not a mapping.
+    """
+    try:
+        document = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{file}: cannot be read ({error.strerror}): give a YAML file to --config") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{file}: not UTF-8 text at byte {error.start}") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{file}: not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(document, dict):
+        raise ConfigError(f"{file}: must be a mapping of verbs to their settings")
+    return document
+
+
+def describe(error: ValidationError, prefix: str = "") -> str:
+    """One line for the first fault of a validation error: the field, the value, what is allowed."""
+    first = error.errors()[0]
+    place = ".".join(part for part in (prefix, *map(str, first["loc"])) if part)
+    if first["type"] == "extra_forbidden":
+        return f"unknown key `{place}`"
+    return f"`{place}` = {first['input']!r}: {first['msg']}"
+
+
+def _one_line(box: str) -> str:
+    """The message inside tyro's framed error, without frame, help pointer and pydantic's internals."""
+    lines = [re.sub(r"[╭╮╰╯│─]+", " ", line).strip() for line in box.splitlines()]
+    body = " ".join(line for line in lines[1:] if line).split("For full helptext")[0]
+    body = re.sub(r"\[type=.*", "", body)
+    body = re.sub(r"Error parsing \w+: \d+ validation errors? for \w+ (\S+) ", r"`\1`: ", body)
+    return " ".join(body.split()).rstrip(".")

@@ -1,0 +1,63 @@
+"""The one place that connects to Ray: a local instance by default, any address otherwise."""
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import ray
+
+from cluster.config import ClusterConfig
+from cluster.errors import ConfigError
+
+# What every worker needs to know before it imports an engine; docs/decisions.md says why each is there.
+WORKER_ENVIRONMENT = {
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+    "VLLM_NO_USAGE_STATS": "1",
+    "HF_HUB_OFFLINE": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
+    "RAY_TRAIN_V2_ENABLED": "1",
+}
+QUIET_ENVIRONMENT = {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", "RAY_USAGE_STATS_ENABLED": "0"}
+
+
+@contextmanager
+def ray_session(config: ClusterConfig) -> Iterator[None]:
+    """Connect to Ray for the length of the block; a session that is already open is used and left open.
+
+    Raises:
+        ConfigError: no Ray answers at ``config.address``.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    connect(config)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def connect(config: ClusterConfig) -> None:
+    """Start a local Ray or connect to ``config.address``.
+
+    Raises:
+        ConfigError: no Ray answers at ``config.address``.
+    """
+    os.environ.update(QUIET_ENVIRONMENT | WORKER_ENVIRONMENT)
+    # Inside a submitted job RAY_ADDRESS names the cluster that runs it.
+    address = config.address or os.environ.get("RAY_ADDRESS") or "local"
+    options = {"num_cpus": config.cpus, "include_dashboard": False} if address == "local" else {}
+    try:
+        ray.init(
+            address=address,
+            runtime_env={"env_vars": WORKER_ENVIRONMENT},
+            logging_level=logging.WARNING,
+            log_to_driver=True,
+            configure_logging=True,
+            **options,
+        )
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"no Ray answers at --cluster.address {address}: {reason[:200]}") from error

@@ -1,0 +1,1 @@
+"""Raw logs and titles to sequences, splits and shards."""

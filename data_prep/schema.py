@@ -1,0 +1,90 @@
+"""The schema of every file that rooms exchange: file layout, Arrow schemas, column names and units.
+
+A data set directory (verb ``prepare``)::
+
+    items.parquet                                    one row per catalogue item, in item_index order (ITEMS)
+    sequences/{train,validation,test}/part-*.parquet one row per (history, target) (SEQUENCES); rows of one user stand
+                                                     together and in order
+    manifest.json
+
+A label directory (verb ``teach``)::
+
+    labels/{train,validation,test}/part-*.parquet    one row per sequence row, keyed by row_id (LABELS)
+    item_embeddings.safetensors                      tensor ``embeddings`` [N, E], float32, in item_index order
+    manifest.json                                    ``inputs`` names the data set and the teacher
+
+A student directory (verb ``train``)::
+
+    config.json, model.safetensors, items.parquet    all that is needed to answer, without the teacher's width
+    manifest.json
+
+N is the number of items; the padding index of histories is N.
+"""
+
+from pathlib import Path
+from typing import Literal, get_args
+
+import pyarrow as pa
+
+Split = Literal["train", "validation", "test"]
+SPLITS: tuple[Split, ...] = get_args(Split)
+
+ScoreKind = Literal["distance", "cosine"]
+"""Meaning of teacher scores: ``distance`` is L2, smaller is better; ``cosine`` lies in [-1, 1], larger is better."""
+
+ITEMS_FILE = "items.parquet"
+EMBEDDINGS_FILE = "item_embeddings.safetensors"
+EMBEDDINGS_TENSOR = "embeddings"
+STUDENT_CONFIG_FILE = "config.json"
+STUDENT_WEIGHTS_FILE = "model.safetensors"
+
+ITEMS = pa.schema(
+    [
+        pa.field("item_index", pa.int32(), nullable=False),  # 0 … N-1, equal to the row number
+        pa.field("item_id", pa.string(), nullable=False),  # as in the raw data
+        pa.field("title", pa.string(), nullable=False),  # HTML entities decoded, never empty
+        pa.field("train_count", pa.int64(), nullable=False),  # rows of the train split that have it as target
+    ]
+)
+
+SEQUENCES = pa.schema(
+    [
+        pa.field("row_id", pa.int64(), nullable=False),  # unique over all splits
+        pa.field("user_id", pa.string(), nullable=False),  # as in the raw data
+        pa.field("position", pa.int32(), nullable=False),  # of the target in the user's whole sequence, from 0
+        pa.field("history", pa.list_(pa.int32()), nullable=False),  # item indices, oldest first, at most max_history
+        pa.field("target", pa.int32(), nullable=False),  # item index
+        pa.field("timestamp", pa.float64(), nullable=False),  # of the target, in the raw data's unit
+    ]
+)
+
+LABELS = pa.schema(
+    [
+        pa.field("row_id", pa.int64(), nullable=False),
+        pa.field("items", pa.list_(pa.int32()), nullable=False),  # the teacher's top K item indices, best first
+        pa.field("scores", pa.list_(pa.float32()), nullable=False),  # of those items
+        pa.field("target_score", pa.float32(), nullable=False),  # of the true item, same meaning as scores
+        pa.field("text", pa.string()),  # generated title; null for embedding teachers
+    ]
+)
+SCORE_KIND_KEY = b"score_kind"
+
+
+def labels_schema(kind: ScoreKind) -> pa.Schema:
+    """LABELS with the meaning of its scores in the schema's metadata."""
+    return LABELS.with_metadata({SCORE_KIND_KEY: kind.encode()})
+
+
+def sequence_files(dataset: Path, split: Split) -> list[Path]:
+    """Shards of one split, in order."""
+    return sorted((dataset / "sequences" / split).glob("part-*.parquet"))
+
+
+def label_files(labels: Path, split: Split) -> list[Path]:
+    """Shards of one split's labels, in order."""
+    return sorted((labels / "labels" / split).glob("part-*.parquet"))
+
+
+def shard_name(index: int) -> str:
+    """File name of shard ``index``."""
+    return f"part-{index:05d}.parquet"

@@ -1,0 +1,80 @@
+"""The console command: a table of verbs, nothing else."""
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Any, NamedTuple
+
+from cluster.config import load_config
+from cluster.errors import ConfigError, UserError
+
+
+class Verb(NamedTuple):
+    """Where a verb's config and its function stand; both are imported only when the verb is called."""
+
+    config: str
+    run: str
+    does: str
+
+
+VERBS = {
+    "prepare": Verb("data_prep.config:PrepareConfig", "data_prep.prepare:prepare", "raw logs and titles to a data set"),
+    "train-teacher": Verb(
+        "teacher_train.config:TrainTeacherConfig", "teacher_train.train:train_teacher", "train an LLM into a teacher"
+    ),
+    "teach": Verb("teacher_infer.config:TeachConfig", "teacher_infer.teach:teach", "label rows with a teacher (vLLM)"),
+    "train": Verb("student_train.config:TrainConfig", "student_train.train:train", "train and distil a student"),
+    "tune": Verb("tune.config:TuneConfig", "tune.search:tune", "search the distillation weights (Ray Tune)"),
+    "promote": Verb("cluster.config:PromoteConfig", "cluster.promote:promote", "make a version the champion if better"),
+    "recommend": Verb(
+        "student_train.config:RecommendConfig", "student_train.recommend:recommend", "titles for a history"
+    ),
+    "demo": Verb("demo.config:DemoConfig", "demo.demo:demo", "the whole road on synthetic data"),
+}
+SUBMIT = "submit"
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run one verb and exit with code 0, or with 2 and one line on standard error."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in arguments
+    try:
+        _dispatch([a for a in arguments if a != "--debug"])
+    except UserError as error:
+        if debug:
+            raise
+        print(f"dllm2rec: error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _dispatch(arguments: list[str]) -> None:
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_usage())
+        return
+    name, *rest = arguments
+    if name == SUBMIT:
+        load("cluster.jobs:submit_command")(rest)
+        return
+    if name not in VERBS:
+        raise ConfigError(f"unknown verb `{name}`: verbs are {', '.join([*VERBS, SUBMIT])}")
+    verb = VERBS[name]
+    config = load_config(load(verb.config), name, list(VERBS), rest)
+    load(verb.run)(config)
+
+
+def _usage() -> str:
+    lines = [f"  {name:<14} {verb.does}" for name, verb in VERBS.items()]
+    lines.append(f"  {SUBMIT:<14} run a verb as a job on a Ray cluster")
+    return "usage: dllm2rec VERB [--config FILE] [OPTIONS]   (--help after a verb lists its options)\n\n" + "\n".join(
+        lines
+    )
+
+
+def load(place: str) -> Any:
+    """Import ``module:name``."""
+    module, name = place.split(":")
+    return getattr(import_module(module), name)
+
+
+if __name__ == "__main__":
+    main()

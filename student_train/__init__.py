@@ -1,0 +1,1 @@
+"""Students, their distillation, evaluation and export."""

@@ -1,0 +1,1 @@
+"""Prompts, vLLM engines, grounding and teacher labels."""
