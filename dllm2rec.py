@@ -70,7 +70,7 @@ def _usage() -> str:
     )
 
 
-def load(place: str) -> Any:
+def load(place: str) -> Any:  # noqa: ANN401  # a config class or a verb's function
     """Import ``module:name``."""
     module, name = place.split(":")
     return getattr(import_module(module), name)

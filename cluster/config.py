@@ -9,7 +9,7 @@ import io
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import tyro
 import yaml
@@ -39,6 +39,24 @@ class TrackingConfig(Config):
 
     uri: str = Field("sqlite:///mlruns.db", description="MLflow tracking URI (SQL database or server).")
     experiment: str = Field("dllm2rec", min_length=1, description="MLflow experiment name.")
+
+
+class WorkersConfig(Config):
+    """The Ray Train workers of one training."""
+
+    count: int = Field(1, ge=1, description="Training workers (world size).")
+    cpus: float = Field(1, gt=0, description="CPUs per worker.")
+    gpu: bool = Field(False, description="One GPU per worker.")
+    max_failures: int = Field(0, ge=0, description="Restarts from the last checkpoint after a worker dies.")
+
+
+class EngineConfig(Config):
+    """How DeepSpeed runs a step."""
+
+    zero_stage: Literal[0, 1, 2, 3] = Field(0, description="ZeRO stage.")
+    precision: Literal["fp32", "bf16"] = Field("fp32", description="Number format of weights and activations.")
+    accumulation: int = Field(1, ge=1, description="Micro batches per optimizer step.")
+    gradient_clip: float = Field(1.0, ge=0, description="Largest gradient norm; 0 does not clip.")
 
 
 class PromoteConfig(Config):
