@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import Any, NamedTuple
 
-from cluster.config import load_config
+from cluster.config import Config, SubmitConfig, load_config
 from cluster.errors import ConfigError, UserError
 
 
@@ -27,7 +27,7 @@ VERBS = {
     "tune": Verb("tune.config:TuneConfig", "tune.search:tune", "search the distillation weights (Ray Tune)"),
     "promote": Verb("cluster.config:PromoteConfig", "cluster.promote:promote", "make a version the champion if better"),
     "recommend": Verb(
-        "student_train.config:RecommendConfig", "student_train.recommend:recommend", "titles for a history"
+        "student_train.recommend_config:RecommendConfig", "student_train.recommend:recommend", "titles for a history"
     ),
     "demo": Verb("demo.config:DemoConfig", "demo.demo:demo", "the whole road on synthetic data"),
 }
@@ -53,13 +53,33 @@ def _dispatch(arguments: list[str]) -> None:
         return
     name, *rest = arguments
     if name == SUBMIT:
-        load("cluster.jobs:submit_command")(rest)
-        return
+        sys.exit(_submit(rest))
+    config = _config(name, rest)
+    load(VERBS[name].run)(config)
+
+
+def _config(name: str, arguments: Sequence[str]) -> Config:
     if name not in VERBS:
         raise ConfigError(f"unknown verb `{name}`: verbs are {', '.join([*VERBS, SUBMIT])}")
-    verb = VERBS[name]
-    config = load_config(load(verb.config), name, list(VERBS), rest)
-    load(verb.run)(config)
+    return load_config(load(VERBS[name].config), name, list(VERBS), arguments)
+
+
+def _submit(arguments: Sequence[str]) -> int:
+    """Check the whole command line here, so that no faulty job reaches the cluster."""
+    own, job = _split_at_verb(arguments)
+    config = load_config(SubmitConfig, SUBMIT, [SUBMIT, *VERBS], own)
+    if not job:
+        raise ConfigError(f"no verb to submit: dllm2rec {SUBMIT} [OPTIONS] VERB [VERB OPTIONS]")
+    verb, *rest = job
+    return load("cluster.jobs:submit")(config, verb, rest, _config(verb, rest))
+
+
+def _split_at_verb(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    at = 0
+    while at < len(arguments) and arguments[at].startswith("-"):
+        has_value = "=" not in arguments[at] and arguments[at] not in ("-h", "--help")
+        at += 2 if has_value else 1
+    return list(arguments[:at]), list(arguments[at:])
 
 
 def _usage() -> str:

@@ -6,10 +6,11 @@ data set. Importing a config needs neither torch nor ray nor vllm nor mlflow.
 
 import contextlib
 import io
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import tyro
 import yaml
@@ -37,8 +38,11 @@ class ClusterConfig(Config):
 class TrackingConfig(Config):
     """Where runs and models are recorded."""
 
-    uri: str = Field("sqlite:///mlruns.db", description="MLflow tracking URI (SQL database or server).")
-    experiment: str = Field("dllm2rec", min_length=1, description="MLflow experiment name.")
+    uri: str = Field(
+        default_factory=lambda: os.environ.get("MLFLOW_TRACKING_URI", "sqlite:///mlruns.db"),
+        description="MLflow tracking URI (SQL database or server); MLFLOW_TRACKING_URI sets another default.",
+    )
+    experiment: str = Field(default="dllm2rec", min_length=1, description="MLflow experiment name.")
 
 
 class WorkersConfig(Config):
@@ -48,6 +52,10 @@ class WorkersConfig(Config):
     cpus: float = Field(1, gt=0, description="CPUs per worker.")
     gpu: bool = Field(False, description="One GPU per worker.")
     max_failures: int = Field(0, ge=0, description="Restarts from the last checkpoint after a worker dies.")
+    storage: str | None = Field(
+        None, description="Directory or URI that all machines reach, for checkpoints; none if they share this machine."
+    )
+    autoscale: bool = Field(False, description="The cluster grows on demand: wait for workers that do not fit yet.")
 
 
 class EngineConfig(Config):
@@ -64,9 +72,21 @@ class PromoteConfig(Config):
 
     name: str = Field("dllm2rec-student", min_length=1, description="Registered model.")
     version: int | None = Field(None, ge=1, description="Version to promote; none takes the newest.")
+    across_datasets: bool = Field(False, description="Compare with a champion measured on another data set.")
     output: Path = Field(Path("runs/promotion"), description="Directory for the decision and its manifest.")
     overwrite: bool = Field(True, description="Replace an earlier decision in the output directory.")
     tracking: TrackingConfig = TrackingConfig()
+
+
+class SubmitConfig(Config):
+    """Run a verb as a job on a Ray cluster; the verb and its own options follow these."""
+
+    address: str = Field(
+        default_factory=lambda: os.environ.get("RAY_API_SERVER_ADDRESS", "http://127.0.0.1:8265"),
+        description="URL of the cluster's dashboard; the variable RAY_API_SERVER_ADDRESS sets another default.",
+    )
+    working_dir: Path = Field(Path(), description="Project directory to upload; the job runs in its copy.")
+    wait: bool = Field(True, description="Print the job's log and end with its exit code; False leaves it running.")
 
 
 def load_config(model: type[C], verb: str, sections: Sequence[str], argv: Sequence[str]) -> C:
@@ -82,25 +102,31 @@ def load_config(model: type[C], verb: str, sections: Sequence[str], argv: Sequen
         ConfigError: the file or an option is unknown, malformed or out of range.
         SystemExit: ``--help`` was asked for (code 0).
     """
-    file, overrides = _split_config_option(argv)
+    file, overrides = split_config_option(argv)
     default = _from_file(model, verb, sections, file) if file else model()
     printed = io.StringIO()
     try:
         with contextlib.redirect_stderr(printed):
             return tyro.cli(
-                Annotated[model, tyro.conf.FlagConversionOff],  # type: ignore[arg-type, return-value]
+                model,
                 prog=f"dllm2rec {verb} [--config FILE]",
                 description=model.__doc__,
                 args=overrides,
                 default=default,
+                config=(tyro.conf.FlagConversionOff,),
             )
     except SystemExit as stop:
         if not stop.code:
             raise
-        raise ConfigError(f"{_one_line(printed.getvalue())} (see `dllm2rec {verb} --help`)") from None
+        raise ConfigError(f"{_one_line(stop, printed.getvalue())} (see `dllm2rec {verb} --help`)") from None
 
 
-def _split_config_option(argv: Sequence[str]) -> tuple[Path | None, list[str]]:
+def split_config_option(argv: Sequence[str]) -> tuple[Path | None, list[str]]:
+    """Take ``--config FILE`` out of a command line.
+
+    Raises:
+        ConfigError: the option stands without a file.
+    """
     rest = list(argv)
     for at, option in enumerate(rest):
         if option.startswith("--config="):
@@ -114,7 +140,7 @@ def _split_config_option(argv: Sequence[str]) -> tuple[Path | None, list[str]]:
 
 def _from_file(model: type[C], verb: str, sections: Sequence[str], file: Path) -> C:
     document = read_yaml(file)
-    unknown = sorted(set(document) - set(sections))
+    unknown = sorted(set(document) - set(sections), key=str)
     if unknown:
         raise ConfigError(f"{file}: unknown section `{unknown[0]}`: sections are {', '.join(sections)}")
     try:
@@ -148,13 +174,24 @@ def describe(error: ValidationError, prefix: str = "") -> str:
     place = ".".join(part for part in (prefix, *map(str, first["loc"])) if part)
     if first["type"] == "extra_forbidden":
         return f"unknown key `{place}`"
+    if first["type"] == "value_error":  # a rule over several fields: the input is the whole section
+        rule = first["msg"].removeprefix("Value error, ")
+        return f"`{place}`: {rule}" if place else rule
     return f"`{place}` = {first['input']!r}: {first['msg']}"
 
 
-def _one_line(box: str) -> str:
-    """The message inside tyro's framed error, without frame, help pointer and pydantic's internals."""
-    lines = [re.sub(r"[╭╮╰╯│─]+", " ", line).strip() for line in box.splitlines()]
-    body = " ".join(line for line in lines[1:] if line).split("For full helptext")[0]
-    body = re.sub(r"\[type=.*", "", body)
-    body = re.sub(r"Error parsing \w+: \d+ validation errors? for \w+ (\S+) ", r"`\1`: ", body)
-    return " ".join(body.split()).rstrip(".")
+def _one_line(stop: SystemExit, box: str) -> str:
+    """What tyro's framed error says, without frame and help text; a pydantic error is told by :func:`describe`."""
+    text = " ".join(re.sub(r"[╭╮╰╯│─]+", " ", "\n".join(box.splitlines()[1:])).split())
+    place = re.match(r"Error parsing (\S+):", text)
+    cause = stop.__context__
+    while cause is not None:
+        if isinstance(cause, ValidationError):
+            nested = place is not None and place[1] != cause.title
+            return describe(cause, prefix=place[1] if place and nested else "")
+        cause = cause.__context__
+    text, _, similar = re.split(r" (?:Argument helptext|For full helptext)", text)[0].partition(" Perhaps you meant:")
+    if unknown := re.match(r"Unrecognized options: ([^,\s]+)", text):
+        text = f"unknown option {unknown[1]}"
+    names = re.findall(r"(--[\w.-]+) (?:[A-Z{\[])", similar)
+    return text.rstrip(". ") + (f"; perhaps {', '.join(names)}" if names else "")

@@ -12,6 +12,10 @@ class ConfigError(UserError):
     """A config value or option is unknown, malformed or out of range."""
 
 
+class ClusterError(UserError):
+    """No cluster answers, or it refuses the caller."""
+
+
 class DataError(UserError):
     """Raw input is missing, unreadable or breaks its format; names the file and the row or field."""
 

@@ -18,6 +18,7 @@ WORKER_ENVIRONMENT = {
     "TOKENIZERS_PARALLELISM": "false",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
     "RAY_TRAIN_V2_ENABLED": "1",
+    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
 }
 QUIET_ENVIRONMENT = {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", "RAY_USAGE_STATS_ENABLED": "0"}
 
@@ -52,7 +53,10 @@ def connect(config: ClusterConfig) -> None:
     try:
         ray.init(
             address=address,
-            runtime_env={"env_vars": WORKER_ENVIRONMENT},
+            runtime_env={
+                "env_vars": WORKER_ENVIRONMENT,
+                "worker_process_setup_hook": "cluster.ray_session.quiet_worker",
+            },
             logging_level=logging.WARNING,
             log_to_driver=True,
             configure_logging=True,
@@ -61,3 +65,11 @@ def connect(config: ClusterConfig) -> None:
     except (ConnectionError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise ConfigError(f"no Ray answers at --cluster.address {address}: {reason[:200]}") from error
+
+
+def quiet_worker() -> None:
+    """Keep Ray's and DeepSpeed's own chatter out of a worker's log, which the user reads for progress."""
+    for name in ("ray.train", "ray.data", "DeepSpeed"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    # It asks the dashboard, which a local Ray does without.
+    logging.getLogger("ray.train.v2._internal.execution.controller.placement_group_cleaner").setLevel(logging.ERROR)

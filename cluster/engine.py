@@ -1,0 +1,118 @@
+"""The one owner of DeepSpeed calls: trainers see a module, ``backward`` and ``step``."""
+
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch import distributed as dist
+
+from cluster.config import EngineConfig
+
+TAG = "latest"
+
+
+class Engine:
+    """A module under DeepSpeed: ZeRO, precision, accumulation and gradient clipping as configured.
+
+    Inside Ray Train the process group is there already; elsewhere (a search trial) a group of one is made.
+    """
+
+    def __init__(
+        self, module: nn.Module, optimizer: torch.optim.Optimizer, config: EngineConfig, micro_batch: int
+    ) -> None:
+        deepspeed = _deepspeed()
+        if not dist.is_initialized():
+            os.environ.setdefault("LOCAL_RANK", "0")
+            dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+        self._deepspeed = deepspeed
+        self._stage = config.zero_stage
+        self._engine, *_ = deepspeed.initialize(
+            model=module, optimizer=optimizer, config=_settings(config, micro_batch)
+        )
+
+    @property
+    def module(self) -> nn.Module:
+        """The module being trained; its parameters are partitioned at ZeRO stage 3."""
+        return self._engine.module
+
+    @property
+    def device(self) -> torch.device:
+        """Device of this rank."""
+        return torch.device(self._engine.device)
+
+    @property
+    def rank(self) -> int:
+        """This process among all workers."""
+        return dist.get_rank()
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401  # whatever the module returns
+        """Forward pass of the module."""
+        return self._engine(*args, **kwargs)
+
+    def backward(self, loss: Tensor) -> None:
+        """Accumulate gradients of a scalar loss."""
+        self._engine.backward(loss)
+
+    def step(self) -> None:
+        """Update the weights when enough micro batches are accumulated."""
+        self._engine.step()
+
+    def set_learning_rate(self, learning_rate: float) -> None:
+        """Set the learning rate of all parameter groups."""
+        for group in self._engine.optimizer.param_groups:
+            group["lr"] = learning_rate
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The full weights in float32 on the CPU; a collective call, to be made on every rank."""
+        named = list(self.module.named_parameters())
+        with self._deepspeed.zero.GatheredParameters([p for _, p in named], enabled=self._stage == 3):
+            state = {name: p.detach().float().cpu().clone() for name, p in named}
+        return state | {name: b.detach().cpu().clone() for name, b in self.module.named_buffers()}
+
+    def save(self, directory: Path, state: dict[str, Any]) -> None:
+        """Write this rank's part of a checkpoint with ``state`` beside it; a collective call."""
+        self._engine.save_checkpoint(str(directory), tag=TAG, client_state=state)
+
+    def load(self, directory: Path) -> dict[str, Any]:
+        """Resume from a checkpoint of the same world size and return the ``state`` saved with it."""
+        _, state = self._engine.load_checkpoint(str(directory), tag=TAG)
+        return state
+
+    def mean(self, value: Tensor) -> Tensor:
+        """Mean of ``value`` over all ranks."""
+        return mean_over_workers(value)
+
+
+def mean_over_workers(value: Tensor) -> Tensor:
+    """Mean of ``value`` over all workers; a collective call."""
+    value = value.clone()
+    dist.all_reduce(value)
+    return value / dist.get_world_size()
+
+
+def _deepspeed() -> Any:  # noqa: ANN401  # the deepspeed module
+    """Import DeepSpeed without its CPU kernel builds, which cost more than a small training (docs/decisions.md)."""
+    if not torch.cuda.is_available():
+        os.environ["DS_ACCELERATOR"] = "cpu"
+    logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+    import deepspeed
+    from deepspeed import ops
+
+    logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+    ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    return deepspeed
+
+
+def _settings(config: EngineConfig, micro_batch: int) -> dict[str, Any]:
+    return {
+        "train_micro_batch_size_per_gpu": micro_batch,
+        "gradient_accumulation_steps": config.accumulation,
+        "gradient_clipping": config.gradient_clip,
+        "zero_optimization": {"stage": config.zero_stage},
+        "zero_allow_untested_optimizer": True,
+        "bf16": {"enabled": config.precision == "bf16"},
+        "steps_per_print": 2**31 - 1,
+    }

@@ -1,0 +1,98 @@
+"""The one launcher of Ray Train: a loop on N workers, restarted from its last checkpoint after a failure."""
+
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import ray
+import torch
+from ray import train
+from ray.train import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchConfig, TorchTrainer
+
+from cluster.config import WorkersConfig
+from cluster.errors import ConfigError, UserError
+
+Payload = dict[str, Any]
+Loop = Callable[[Payload], None]
+
+
+def run_workers(loop: Loop, payload: Payload, config: WorkersConfig, name: str, output: Path) -> None:
+    """Run ``loop(payload)`` on every worker and copy the files of the last checkpoint reported to ``output``.
+
+    Args:
+        loop: the training; its last ``ray.train.report`` carries a checkpoint with what it made.
+        payload: settings for the loop; must pickle.
+        config: how many workers, and what each needs.
+        name: of the run in Ray's logs.
+        output: existing directory.
+
+    Raises:
+        ConfigError: the cluster is too small for the workers asked for.
+        UserError: raised by the loop on any worker.
+    """
+    if not config.autoscale:
+        _check_resources(config)
+    resources: dict[str, float] = {"CPU": config.cpus} | ({"GPU": 1} if config.gpu else {})
+    with tempfile.TemporaryDirectory(prefix="dllm2rec-train-") as storage:
+        trainer = TorchTrainer(
+            _Threads(loop, config.cpus),
+            train_loop_config=payload,
+            torch_config=TorchConfig(backend="nccl" if config.gpu else "gloo"),
+            scaling_config=ScalingConfig(num_workers=config.count, use_gpu=config.gpu, resources_per_worker=resources),
+            run_config=RunConfig(
+                name=name,
+                storage_path=config.storage or storage,
+                failure_config=FailureConfig(max_failures=config.max_failures),
+                checkpoint_config=CheckpointConfig(num_to_keep=1),
+                logging_config=LoggingConfig(log_level="WARNING"),
+            ),
+        )
+        try:
+            result = trainer.fit()
+        except train.TrainingFailedError as error:
+            raise _user_error(error) or error from None
+        with result.checkpoint.as_directory() as finished:
+            shutil.copytree(finished, output, dirs_exist_ok=True)
+
+
+class _Threads:
+    """Gives a worker as many threads as it has CPUs before the loop starts."""
+
+    def __init__(self, loop: Loop, cpus: float) -> None:
+        self.loop = loop
+        self.threads = max(1, int(cpus))
+
+    def __call__(self, payload: Payload) -> None:
+        torch.set_num_threads(self.threads)
+        self.loop(payload)
+
+
+def last_checkpoint() -> Path | None:
+    """Directory of the checkpoint to resume from, inside a restarted worker."""
+    checkpoint = train.get_checkpoint()
+    return Path(checkpoint.to_directory()) if checkpoint else None
+
+
+def _check_resources(config: WorkersConfig) -> None:
+    have = ray.cluster_resources()
+    for resource, each in (("CPU", config.cpus), ("GPU", 1.0 if config.gpu else 0.0)):
+        wanted = each * config.count
+        if wanted > have.get(resource, 0):
+            raise ConfigError(
+                f"{config.count} training workers ask for {wanted:g} {resource}, the cluster has "
+                f"{have.get(resource, 0):g}: lower --workers.count or --workers.cpus, or join a larger cluster"
+            )
+
+
+def _user_error(error: BaseException) -> UserError | None:
+    """The user's error inside a failed training, if one is the cause."""
+    for failure in getattr(error, "worker_failures", {}).values():
+        cause: BaseException | None = failure
+        while cause is not None:
+            if isinstance(cause, UserError):
+                return cause
+            cause = getattr(cause, "cause", None) or cause.__cause__
+    return None

@@ -1,0 +1,101 @@
+"""The verb ``prepare``: raw logs and titles to a data set.
+
+dllm2rec prepare --source recbole --interactions ml-100k.inter --items ml-100k.item --rows bigrec
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from cluster.errors import ConfigError, DataError
+from cluster.storage import fingerprint, output_directory
+from data_prep import amazon, movielens, recbole, synthetic, tabular
+from data_prep.catalogue import Catalogue, build_catalogue
+from data_prep.config import PrepareConfig
+from data_prep.log import build_log
+from data_prep.rawfiles import RawTable
+from data_prep.schema import SPLITS
+from data_prep.sequences import select_rows
+from data_prep.shards import write_items, write_sequences
+from data_prep.splits import check_cut_points, split_rows
+
+READERS = {
+    "recbole": recbole.read,
+    "movielens": movielens.read,
+    "amazon": amazon.read,
+    "csv": tabular.read_csv,
+    "parquet": tabular.read_parquet,
+}
+
+
+def prepare(config: PrepareConfig) -> Path:
+    """Write the data set described by ``config`` and return its directory.
+
+    Raises:
+        UserError: an option is missing, the raw data is faulty, or the output directory is taken; nothing is left
+            behind then.
+    """
+    inputs = check_inputs(config)
+    with output_directory(
+        config.output, verb="prepare", config=config, inputs=inputs, overwrite=config.overwrite
+    ) as draft:
+        raw_log, raw_items = read_source(config)
+        catalogue = build_catalogue(raw_items, config.max_title_length, config.bad_rows)
+        log, log_counts = build_log(raw_log, catalogue, config.bad_rows)
+        rows = select_rows(log, config.rows)
+        splits = split_rows(config.split, rows, log.timestamp[rows.target], config.cut_points)
+        write_items(draft.path, catalogue, log, rows, splits)
+        write_sequences(draft.path, log, rows, splits, config.max_history, config.rows_per_shard)
+        split_counts = dict(zip(SPLITS, np.bincount(splits).tolist(), strict=True))
+        sizes = {"items": len(catalogue.ids), "users": log.users, "interactions": len(log.user)}
+        draft.counts.update(sizes | split_counts | log_counts | catalogue_counts(catalogue))
+    print(summary(draft.counts, config.output))
+    return config.output
+
+
+def check_inputs(config: PrepareConfig) -> dict[str, str]:
+    """Fingerprints of the raw files; refuses options that do not fit together.
+
+    Raises:
+        ConfigError: a file option or the cut points are missing or wrong.
+        DataError: a file is absent.
+    """
+    if config.split == "timestamps":
+        check_cut_points(config.cut_points)
+    if config.source == "synthetic":
+        return {}
+    inputs = {}
+    for option, path in (("interactions", config.interactions), ("items", config.items)):
+        if path is None:
+            raise ConfigError(f"--source {config.source} needs --{option} FILE")
+        if not path.exists():
+            raise DataError(f"{path}: no such file: check --{option}")
+        inputs[option] = fingerprint(path)
+    return inputs
+
+
+def read_source(config: PrepareConfig) -> tuple[RawTable, RawTable]:
+    """The raw log and the raw items of any source."""
+    if config.source == "synthetic" or config.interactions is None or config.items is None:
+        return synthetic.generate(config.synthetic)
+    return READERS[config.source](config.interactions, config.items, config.bad_rows)
+
+
+def catalogue_counts(catalogue: Catalogue) -> dict[str, int]:
+    """What was left out of the items file, or changed."""
+    return {
+        "items_repeated": catalogue.repeated,
+        "items_malformed": catalogue.malformed,
+        "titles_cut": catalogue.cut,
+    }
+
+
+def summary(counts: dict[str, int], output: Path) -> str:
+    """One line for the user."""
+    sizes = ", ".join(f"{counts[name]:,} {name}" for name in ("items", "users", "interactions", *SPLITS))
+    left_out = ", ".join(
+        f"{counts[name]:,} {name.replace('_', ' ')}"
+        for name in ("items_without_title", "interactions_dropped", "users_dropped")
+        if counts[name]
+    )
+    return f"{output}: {sizes}" + (f" ({left_out})" if left_out else "")

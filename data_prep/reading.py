@@ -1,0 +1,65 @@
+"""Reading a data set directory: the catalogue's titles and the sequence shards."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from cluster.errors import DataError, StaleInputError
+from data_prep.schema import ITEMS, ITEMS_FILE, SEQUENCES, Split, sequence_files
+
+
+def read_titles(dataset: Path) -> list[str]:
+    """Titles of the catalogue, in item_index order.
+
+    Raises:
+        DataError: the file is damaged.
+    """
+    return read_table(dataset / ITEMS_FILE, ITEMS)["title"].to_pylist()
+
+
+def shards(dataset: Path, split: Split) -> list[Path]:
+    """Shards of a split, in order.
+
+    Raises:
+        StaleInputError: there are none.
+    """
+    files = sequence_files(dataset, split)
+    if not files:
+        raise StaleInputError(f"{dataset} holds no rows of the {split} split: run `dllm2rec prepare` again")
+    return files
+
+
+def read_rows(shard: Path) -> pa.Table:
+    """The rows of one shard (SEQUENCES).
+
+    Raises:
+        DataError: the file is damaged or a history is empty.
+    """
+    rows = read_table(shard, SEQUENCES)
+    empty = rows.filter(pc.equal(pc.list_value_length(rows["history"]), 0))
+    if len(empty):
+        row_id = empty["row_id"][0].as_py()
+        raise DataError(f"{shard}: row {row_id} has an empty history: run `dllm2rec prepare` again")
+    return rows
+
+
+def longest_history(dataset: Path, splits: Iterable[Split]) -> int:
+    """Items in the longest history of these splits."""
+    files = [shard for split in splits for shard in shards(dataset, split)]
+    return max(pc.max(pc.list_value_length(read_rows(file)["history"])).as_py() or 0 for file in files)
+
+
+def read_table(file: Path, schema: pa.Schema) -> pa.Table:
+    """One Parquet file of a known schema.
+
+    Raises:
+        DataError: the file is absent, damaged or of another schema.
+    """
+    try:
+        return pq.read_table(file, columns=schema.names).cast(schema)
+    except (OSError, KeyError, pa.ArrowException) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise DataError(f"{file} cannot be read: {reason}: run `dllm2rec prepare` again") from error

@@ -1,0 +1,53 @@
+"""Writes a data set's Parquet files (schema.py)."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from data_prep.catalogue import Catalogue
+from data_prep.log import Ints, Log
+from data_prep.schema import ITEMS, ITEMS_FILE, SPLITS, shard_name
+from data_prep.sequences import Rows, sequence_table
+from data_prep.splits import TRAIN, Splits
+
+
+def write_items(directory: Path, catalogue: Catalogue, log: Log, rows: Rows, splits: Splits) -> None:
+    """Write the catalogue with how often each item is a target in train."""
+    count = len(catalogue.ids)
+    table = pa.table(
+        {
+            "item_index": np.arange(count, dtype=np.int32),
+            "item_id": catalogue.ids,
+            "title": catalogue.titles,
+            "train_count": np.bincount(log.item[rows.target[splits == TRAIN]], minlength=count),
+        },
+        schema=ITEMS,
+    )
+    pq.write_table(table, directory / ITEMS_FILE)
+
+
+def write_sequences(
+    directory: Path, log: Log, rows: Rows, splits: Splits, max_history: int, rows_per_shard: int
+) -> None:
+    """Write the shards of every split; only one shard's rows are built at a time."""
+    for split, name in enumerate(SPLITS):
+        folder = directory / "sequences" / name
+        folder.mkdir(parents=True)
+        row_ids = np.flatnonzero(splits == split)
+        cuts = shard_starts(rows.first[row_ids], rows_per_shard)[1:]
+        for number, shard in enumerate(np.split(row_ids, cuts)):
+            pq.write_table(sequence_table(log, rows, shard, max_history), folder / shard_name(number))
+
+
+def shard_starts(users: Ints, rows_per_shard: int) -> Ints:
+    """Starts of shards of about ``rows_per_shard`` rows that never part a user's rows.
+
+    Args:
+        users: anything that names the user of each row [R], users standing together.
+        rows_per_shard: a shard ends with the first user that fills it.
+    """
+    user_starts = np.flatnonzero(np.diff(users, prepend=-1))
+    _, opens = np.unique(user_starts // rows_per_shard, return_index=True)
+    return user_starts[opens]

@@ -1,0 +1,65 @@
+"""CSV and Parquet with the columns user_id, item_id, timestamp, and item_id, title."""
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from cluster.errors import DataError
+from data_prep.config import BadRows
+from data_prep.delimited import read_columns
+from data_prep.rawfiles import RawTable, empty, find_column
+
+INTERACTIONS = ["user_id", "item_id", "timestamp"]
+ITEMS = ["item_id", "title"]
+
+
+def read_csv(interactions: Path, items: Path, bad_rows: BadRows) -> tuple[RawTable, RawTable]:
+    """Read two comma-separated files with headers, plain or gzip.
+
+    Raises:
+        DataError: a file is absent, empty, not UTF-8, lacks a column, or has a malformed row.
+    """
+    log = read_columns(interactions, {c: [c] for c in INTERACTIONS}, delimiter=",", bad_rows=bad_rows, quoted=True)
+    titles = read_columns(items, {c: [c] for c in ITEMS}, delimiter=",", bad_rows=bad_rows, quoted=True)
+    return log, titles
+
+
+def read_parquet(interactions: Path, items: Path, bad_rows: BadRows) -> tuple[RawTable, RawTable]:
+    """Read two Parquet files or directories of them; date columns become seconds since 1970.
+
+    Raises:
+        DataError: a file is absent, empty, not Parquet, lacks a column, or has one of an unusable type.
+    """
+    return _read_parquet(interactions, INTERACTIONS), _read_parquet(items, ITEMS)
+
+
+def _read_parquet(path: Path, wanted: list[str]) -> RawTable:
+    try:
+        present = pq.ParquetDataset(path).schema.names
+        table = pq.read_table(path, columns=[find_column(path, present, [column]) for column in wanted])
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({' '.join(str(error).split())}): check the path") from error
+    except pa.ArrowInvalid as error:
+        raise DataError(f"{path}: not a whole Parquet file ({' '.join(str(error).split())}): write it anew") from error
+    if not table.num_rows:
+        raise empty(path)
+    columns = {column: _as_text_or_number(path, column, table[column]) for column in wanted}
+    return RawTable(pa.table(columns), lambda row: f"{path}, row {row + 1}")
+
+
+def _as_text_or_number(path: Path, column: str, values: pa.ChunkedArray) -> pa.ChunkedArray:
+    try:
+        if pa.types.is_timestamp(values.type):
+            microseconds = values.cast(pa.timestamp("us", tz=values.type.tz)).cast(pa.int64())
+            return pc.divide(microseconds.cast(pa.float64(), safe=False), 1e6)
+        return values.cast(pa.float64() if column == "timestamp" and _is_number(values.type) else pa.string())
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise DataError(f"{path}: column `{column}` of type {values.type} is unusable: make it text or numbers") from (
+            error
+        )
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind))

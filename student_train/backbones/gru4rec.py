@@ -1,0 +1,35 @@
+"""GRU4Rec (Hidasi et al., ICLR 2016): the state of a GRU after the newest item."""
+
+import torch
+from torch import Tensor, nn
+
+from student_train.config import StudentConfig
+
+
+class GRU4Rec(nn.Module):
+    """GRU over the history."""
+
+    def __init__(self, config: StudentConfig) -> None:
+        super().__init__()
+        between = config.dropout if config.layers > 1 else 0.0
+        self.gru = nn.GRU(config.width, config.width, config.layers, batch_first=True, dropout=between)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, embedded_BLD: Tensor, present_BL: Tensor) -> Tensor:
+        """State after the newest item.
+
+        Args:
+            embedded_BLD: embedded histories, padded on the left.
+            present_BL: True where a history item stands.
+
+        Returns:
+            States [B, D].
+        """
+        lengths = present_BL.sum(1)
+        length = embedded_BLD.shape[1]
+        # The GRU must start at the first real item, so the padding moves to the right.
+        order_BL = (torch.arange(length, device=lengths.device) + (length - lengths)[:, None]) % length
+        started_BLD = torch.take_along_dim(self.dropout(embedded_BLD), order_BL[:, :, None], dim=1)
+        states_BLD, _ = self.gru(started_BLD)
+        newest_B = (lengths - 1).clamp(min=0)
+        return torch.take_along_dim(states_BLD, newest_B[:, None, None], dim=1).squeeze(1)

@@ -1,0 +1,1 @@
+"""What a student takes from a teacher: importance-aware rankings and collaborative embeddings."""

@@ -1,0 +1,143 @@
+"""The training loop of one worker: epochs, evaluation of the folded student, early stopping, checkpoints."""
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from cluster.engine import Engine
+from cluster.errors import UserError
+from student_train.config import TrainConfig
+from student_train.evaluation import evaluate, metric_means
+from student_train.objectives.dro import propensity
+from student_train.rows import Rows
+from student_train.step import batch_losses
+from student_train.student import DistilledStudent, Student, fold
+
+SELECTION_METRIC = "ndcg@20"
+
+
+@dataclass
+class Materials:
+    """What a worker trains on."""
+
+    train: Rows
+    validation: Rows
+    train_count: Tensor
+    """Targets per item in the train split [N]."""
+    teacher_embeddings: Tensor | None
+    """Teacher embeddings [N, E]; none for a plain student."""
+    rank: int = 0
+    world_size: int = 1
+    total_rows: int = 0
+    """Train rows over all workers."""
+
+
+@dataclass
+class Progress:
+    """Where a training stands; kept in checkpoints."""
+
+    epoch: int = 0
+    best_epoch: int = 0
+    best: dict[str, float] = field(default_factory=dict)
+    best_state: dict[str, Tensor] = field(default_factory=dict)
+    history: list[dict[str, float]] = field(default_factory=list)
+    seconds: float = 0.0
+
+    def record(self, metrics: dict[str, float], state: dict[str, Tensor]) -> None:
+        """Note an evaluation; keep the weights if it is the best so far."""
+        self.history.append({"epoch": self.epoch, **metrics})
+        if metrics[SELECTION_METRIC] > self.best.get(SELECTION_METRIC, -1.0):
+            self.best, self.best_state, self.best_epoch = metrics, state, self.epoch
+
+
+OnEvaluation = Callable[[Progress, Callable[[Path], None]], None]
+"""Called after every evaluation with the progress and a function that writes a checkpoint into a directory."""
+
+
+def fit(
+    config: TrainConfig, materials: Materials, on_evaluation: OnEvaluation, resume: Path | None = None
+) -> tuple[Student, Progress]:
+    """Train until the patience or the epochs run out; a collective call of all workers.
+
+    Args:
+        config: what to train and how.
+        materials: this worker's rows, and what they are scored with.
+        on_evaluation: reports progress; may raise to stop the training.
+        resume: checkpoint directory to go on from.
+
+    Returns:
+        The best student by validation NDCG@20, folded, and the progress.
+
+    Raises:
+        UserError: the loss is not finite.
+    """
+    model = build(config, materials)
+    optimizer = torch.optim.AdamW(model.parameters(), config.learning_rate, weight_decay=config.weight_decay)
+    engine = Engine(model, optimizer, config.engine, config.batch)
+    torch.manual_seed(config.seed * 1009 + materials.rank)
+    progress = Progress(**engine.load(resume)) if resume else Progress()
+    propensity_N = propensity(materials.train_count).to(engine.device)
+    steps = -(-materials.total_rows // (materials.world_size * config.batch))
+    while progress.epoch < config.epochs and not _exhausted(progress, config):
+        started = time.perf_counter()
+        progress.epoch += 1
+        loss = _epoch(engine, config, materials, propensity_N, steps, progress.epoch)
+        if progress.epoch % config.evaluate_every == 0 or progress.epoch == config.epochs:
+            state = fold(engine.state_dict(), engine.module)
+            metrics = _validate(engine, _plain(config, materials, state), materials.validation)
+            progress.seconds += time.perf_counter() - started
+            progress.record(metrics | {"loss": loss}, state)
+            on_evaluation(progress, lambda directory: engine.save(directory, asdict(progress)))
+        else:
+            progress.seconds += time.perf_counter() - started
+    return _plain(config, materials, progress.best_state), progress
+
+
+def build(config: TrainConfig, materials: Materials) -> nn.Module:
+    """The model to train; the same weights on every worker."""
+    torch.manual_seed(config.seed)
+    student = Student(config.student, config.shape, len(materials.train_count))
+    if materials.teacher_embeddings is None or not config.distillation.ed_weight:
+        return student
+    return DistilledStudent(student, materials.teacher_embeddings, config.distillation.ed_weight)
+
+
+def _epoch(
+    engine: Engine, config: TrainConfig, materials: Materials, propensity_N: Tensor, steps: int, epoch: int
+) -> float:
+    """One pass over this worker's rows; returns the mean loss over all workers."""
+    generator = torch.Generator().manual_seed((config.seed * 1009 + epoch) * 1009 + materials.rank)
+    engine.module.train()
+    total = torch.zeros((), device=engine.device)
+    for step, batch in enumerate(materials.train.batches(config.batch, steps, generator)):
+        batch = batch.to(engine.device)
+        loss = batch_losses(engine(batch.history).float(), batch, propensity_N, config, generator).total
+        if not loss.isfinite():
+            rows = ", ".join(map(str, batch.row_id[:5].tolist()))
+            raise UserError(
+                f"loss is {loss.item()} at epoch {epoch}, step {step}, worker {materials.rank} (rows {rows} …): "
+                "lower --learning-rate or --distillation.lam"
+            )
+        engine.backward(loss)
+        engine.step()
+        total += loss.detach()
+    return float(engine.mean(total / steps))
+
+
+def _validate(engine: Engine, plain: Student, rows: Rows) -> dict[str, float]:
+    sums = evaluate(plain.to(engine.device), rows, engine.device)
+    return metric_means(engine.mean(sums.to(engine.device)).cpu())
+
+
+def _plain(config: TrainConfig, materials: Materials, state: dict[str, Tensor]) -> Student:
+    student = Student(config.student, config.shape, len(materials.train_count))
+    student.load_state_dict(state)
+    return student
+
+
+def _exhausted(progress: Progress, config: TrainConfig) -> bool:
+    return progress.epoch - progress.best_epoch >= config.patience * config.evaluate_every

@@ -1,0 +1,40 @@
+"""The script that MLflow stores with a registered student and runs to load it (models from code).
+
+It imports neither ray nor deepspeed nor vllm, so that a student answers wherever torch does.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from mlflow.models import set_model
+from mlflow.pyfunc import PythonModel, PythonModelContext
+
+from student_train.recommender import Recommender
+
+STUDENT_ARTIFACT = "student"
+
+
+class StudentModel(PythonModel):
+    """Column ``history`` (lists of item ids or titles) in; columns ``item_ids``, ``titles``, ``scores`` out."""
+
+    def load_context(self, context: PythonModelContext) -> None:
+        """Load the student directory stored with the model.
+
+        Raises:
+            ModelError: a file is missing or damaged.
+        """
+        self._recommender = Recommender(Path(context.artifacts[STUDENT_ARTIFACT]))
+
+    def predict(
+        self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None
+    ) -> pd.DataFrame:
+        """One row per history; ``params`` are ``k`` (10) and ``exclude_history`` (True).
+
+        Raises:
+            ModelError: an item of a history is unknown, or k is too large.
+        """
+        return self._recommender.recommend(list(model_input["history"]), **(params or {}))
+
+
+set_model(StudentModel())

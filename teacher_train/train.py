@@ -1,0 +1,40 @@
+"""The verb ``train-teacher``: an LLM learns to name the next title of a history (Ray Train, DeepSpeed)."""
+
+from pathlib import Path
+
+from cluster.ray_session import ray_session
+from cluster.storage import check_free, output_directory, read_manifest
+from cluster.workers import run_workers
+from teacher_infer.prompts import fingerprint
+from teacher_train.config import TrainTeacherConfig
+from teacher_train.loop import train_loop
+from teacher_train.model import check_model, write_start
+
+VERB = "train-teacher"
+COUNTS = ("steps", "tokens", "rows", "dropped_history_titles")
+
+
+def train_teacher(config: TrainTeacherConfig) -> Path:
+    """Train a teacher and write it as an HF directory that vLLM and transformers load.
+
+    Raises:
+        ConfigError: the model's shape cannot be served, or the cluster is too small.
+        StaleInputError: the data set or the model to start from is absent or unfinished.
+        ModelError: the model to start from cannot be read.
+        OutputError: the output directory holds something else.
+    """
+    check_free(config.output, VERB, config.overwrite)
+    check_model(config)
+    dataset = read_manifest(config.dataset, "prepare")
+    inputs = {"dataset": dataset.fingerprint, "prompt": fingerprint()}
+    with (
+        output_directory(config.output, verb=VERB, config=config, inputs=inputs, overwrite=config.overwrite) as draft,
+        ray_session(config.cluster),
+    ):
+        write_start(config, draft.path)
+        payload = {"config": config, "output": draft.path.resolve()}
+        result = run_workers(train_loop, payload, config.workers, VERB)
+        draft.counts |= {name: int(result.metrics[name]) for name in COUNTS}
+        draft.metrics |= {name: value for name, value in result.metrics.items() if name not in COUNTS}
+    print(f"teacher in {config.output}: validation loss {draft.metrics['validation_loss']:.4f}")
+    return config.output

@@ -1,0 +1,50 @@
+"""Fixtures shared by all rooms."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from cluster.config import ClusterConfig
+from cluster.storage import output_directory
+from data_prep.schema import ITEMS, ITEMS_FILE
+
+
+@pytest.fixture(scope="session")
+def ray_local() -> Iterator[None]:
+    """One local Ray of two CPUs for all tests that need one."""
+    from cluster.ray_session import ray_session
+
+    with ray_session(ClusterConfig(cpus=2)):
+        yield
+
+
+MakeStudent = Callable[..., Path]
+
+
+@pytest.fixture
+def make_student(tmp_path: Path) -> MakeStudent:
+    """Writes a finished student directory of 20 items (ids ``i0`` …) with random weights."""
+    from student_train.config import StudentConfig, TrainConfig
+    from student_train.exported import export_student
+    from student_train.student import Student
+
+    def make(name: str = "student", ndcg: float = 0.1, dataset: str = "fingerprint-of-data", seed: int = 0) -> Path:
+        titles = [f"Title {at}" for at in range(20)]
+        titles[7] = "Title 3"
+        columns = [range(20), [f"i{at}" for at in range(20)], titles, [at * 3 % 20 for at in range(20)]]
+        items = tmp_path / f"{name}-{ITEMS_FILE}"
+        pq.write_table(pa.table(columns, schema=ITEMS), items)
+        torch.manual_seed(seed)
+        shape = StudentConfig(width=8, heads=1, layers=1, history=5)
+        with output_directory(
+            tmp_path / name, verb="train", config=TrainConfig(shape=shape), inputs={"dataset": dataset}
+        ) as draft:
+            export_student(draft.path, Student("sasrec", shape, 20), "sasrec", shape, items)
+            draft.metrics |= {"validation_ndcg@20": ndcg, "test_hr@20": 0.25}
+        return tmp_path / name
+
+    return make
