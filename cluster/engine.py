@@ -11,7 +11,7 @@ from torch import distributed as dist
 
 from cluster.config import EngineConfig
 
-TAG = "latest"
+TAG = "state"
 
 
 class Engine:

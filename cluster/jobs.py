@@ -52,9 +52,7 @@ def submit(config: SubmitConfig, verb: str, argv: Sequence[str], verb_config: Co
     files = uploaded_files(root)
     entrypoint = shlex.join(["python", "-u", "-m", "dllm2rec", verb, *_arguments_in_job(argv, root, files)])
     client = connect(config.address)
-    with tempfile.TemporaryDirectory() as scratch:
-        package = pack(root, files, Path(scratch) / "project.zip")
-        job = client.submit_job(entrypoint=entrypoint, runtime_env={"working_dir": str(package)})
+    job = _send(client, entrypoint, root, files)
     options = f"--address {config.address} {job}"
     hint = f"follow it with `ray job logs --follow {options}`, stop it with `ray job stop {options}`"
     print(f"job {job} submitted: {hint}", file=sys.stderr)
@@ -163,6 +161,16 @@ def _refusal(status: int) -> str:
     if status == 403:
         return "the cluster refuses the token: set RAY_AUTH_TOKEN to the one its head was started with"
     return f"what answers is no Ray dashboard (status {status}): give --address the dashboard's URL"
+
+
+def _send(client: JobSubmissionClient, entrypoint: str, root: Path, files: Sequence[Path]) -> str:
+    with tempfile.TemporaryDirectory() as scratch:
+        package = pack(root, files, Path(scratch) / "project.zip")
+        try:
+            return client.submit_job(entrypoint=entrypoint, runtime_env={"working_dir": str(package)})
+        except (OSError, RuntimeError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise ClusterError(f"{client.get_address()} does not take the job: {reason}") from error
 
 
 def _follow(client: JobSubmissionClient, job: str) -> int:

@@ -2,10 +2,12 @@
 
 import logging
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import ray
+from ray.exceptions import AuthenticationError
 
 from cluster.config import ClusterConfig
 from cluster.errors import ConfigError
@@ -51,6 +53,7 @@ def connect(config: ClusterConfig) -> None:
     address = config.address or os.environ.get("RAY_ADDRESS") or "local"
     options = {"num_cpus": config.cpus, "include_dashboard": False} if address == "local" else {}
     try:
+        _probe(address)
         ray.init(
             address=address,
             runtime_env={
@@ -62,7 +65,11 @@ def connect(config: ClusterConfig) -> None:
             configure_logging=True,
             **options,
         )
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except AuthenticationError as error:
+        raise ConfigError(
+            f"Ray at --cluster.address {address} refuses the token: set RAY_AUTH_TOKEN to the one its head was started with"
+        ) from error
+    except (OSError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise ConfigError(f"no Ray answers at --cluster.address {address}: {reason[:200]}") from error
 
@@ -73,3 +80,10 @@ def quiet_worker() -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
     # It asks the dashboard, which a local Ray does without.
     logging.getLogger("ray.train.v2._internal.execution.controller.placement_group_cleaner").setLevel(logging.ERROR)
+
+
+def _probe(address: str) -> None:
+    """Fail within seconds where nothing listens; Ray itself waits for two minutes and then ends the process."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if colon and port.isdigit():
+        socket.create_connection((host, int(port)), timeout=5).close()

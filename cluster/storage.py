@@ -48,12 +48,15 @@ def output_directory(
     """Yield a draft directory; on success add its manifest and rename it to ``path``, else remove it.
 
     Raises:
-        OutputError: ``path`` holds something, and ``overwrite`` is off or it was made by another verb.
+        OutputError: ``path`` cannot be written, or holds something, and ``overwrite`` is off or another verb made it.
     """
     check_free(path, verb, overwrite)
     aside = path.parent / f".{path.name}.partial-{os.getpid()}"
     shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
+    try:
+        aside.mkdir(parents=True)
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written ({error.strerror}): choose another --output") from error
     draft = Draft(aside)
     try:
         yield draft
@@ -138,5 +141,10 @@ def _rename_into_place(aside: Path, path: Path) -> None:
     replaced = path.parent / f".{path.name}.replaced-{os.getpid()}"
     if path.exists():
         path.rename(replaced)
-    aside.rename(path)
+    try:
+        aside.rename(path)
+    except OSError:
+        if replaced.exists():
+            replaced.rename(path)
+        raise
     shutil.rmtree(replaced, ignore_errors=True)

@@ -112,9 +112,10 @@ class Tracker:
             ConfigError: no usable MLflow store stands at ``config.uri``.
         """
         self.uri = absolute_uri(config.uri)
-        with self.answering() as client:
+        with _one_line_faults(self.uri):
             if self.uri.startswith(_SQLITE):
                 _check_sqlite(self.uri)
+        with self.answering() as client:
             self._experiment = _open_experiment(client, self.uri, config.experiment)
 
     @contextmanager
@@ -126,10 +127,8 @@ class Tracker:
         """
         mlflow.set_tracking_uri(self.uri)
         mlflow.set_registry_uri(self.uri)
-        try:
+        with _one_line_faults(self.uri):
             yield mlflow.MlflowClient(self.uri)
-        except (MlflowException, SQLAlchemyError, sqlite3.Error, ImportError, OSError) as error:
-            raise ConfigError(f"MLflow at --tracking.uri {self.uri} cannot be used: {_reason(error)}") from error
 
     def open_run(self, name: str, *, parent: str | None = None) -> Run:
         """Start a run, nested under the run ``parent`` if given; the caller finishes it.
@@ -211,6 +210,14 @@ def _check_sqlite(uri: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with contextlib.closing(sqlite3.connect(path)) as connection:
         connection.execute("PRAGMA schema_version")
+
+
+@contextmanager
+def _one_line_faults(uri: str) -> Iterator[None]:
+    try:
+        yield
+    except (MlflowException, SQLAlchemyError, sqlite3.Error, ImportError, OSError) as error:
+        raise ConfigError(f"MLflow at --tracking.uri {uri} cannot be used: {_reason(error)}") from error
 
 
 def _reason(error: Exception) -> str:

@@ -21,7 +21,7 @@ class SyntheticConfig(Config):
     mean_length: float = Field(11.0, ge=4, le=100, description="Mean interactions per user (at least 3 each).")
     days: int = Field(730, ge=30, description="Days that the log covers.")
     exploration: float = Field(0.1, ge=0, le=1, description="Share of choices made by popularity alone (noise).")
-    late_items: float = Field(0.12, ge=0, lt=1, description="Share of items released in the last fifth of the days.")
+    late_items: float = Field(0.12, ge=0, le=0.5, description="Share of items released in the last fifth of the days.")
     seed: int = Field(0, ge=0, description="Seed of catalogue, users and choices.")
 
 

@@ -58,7 +58,7 @@ def check_inputs(config: PrepareConfig) -> dict[str, str]:
 
     Raises:
         ConfigError: a file option or the cut points are missing or wrong.
-        DataError: a file is absent.
+        DataError: a file is absent or cannot be read.
     """
     if config.split == "timestamps":
         check_cut_points(config.cut_points)
@@ -70,7 +70,12 @@ def check_inputs(config: PrepareConfig) -> dict[str, str]:
             raise ConfigError(f"--source {config.source} needs --{option} FILE")
         if not path.exists():
             raise DataError(f"{path}: no such file: check --{option}")
-        inputs[option] = fingerprint(path)
+        if path.is_dir() and config.source != "parquet":
+            raise DataError(f"{path}: a directory where a file is expected: check --{option}")
+        try:
+            inputs[option] = fingerprint(path)
+        except OSError as error:
+            raise DataError(f"{path}: cannot be read ({error.strerror}): check --{option}") from error
     return inputs
 
 

@@ -72,7 +72,7 @@ def check_text(path: Path, encoding: Encoding = UTF8) -> None:
             f"{path}, line {bad_line}: not UTF-8 text at byte {byte}: convert the file to UTF-8 (iconv)"
         ) from error
     except EOFError as error:
-        raise DataError(f"{path}: truncated gzip after {offset} bytes of text: fetch the file again") from error
+        raise DataError(f"{path}: truncated gzip: fetch the file again") from error
     except (gzip.BadGzipFile, zlib.error) as error:
         raise DataError(f"{path}: damaged gzip ({error}): fetch the file again") from error
     if offset == 0:

@@ -89,6 +89,8 @@ def _choices(
         utility += rng.gumbel(size=utility.shape)
         utility[owned[active] | (catalogue.release > day[active, None])] = -np.inf
         item = utility.argmax(axis=1)
+        finds = np.isfinite(utility.max(axis=1))  # else nothing on sale is left to buy
+        active, item = active[finds], item[finds]
         chosen[active, step] = item
         owned[active, item] = True
         series = catalogue.series[item]
@@ -100,7 +102,6 @@ def _choices(
 
 def _people(rng: np.random.Generator, config: SyntheticConfig, count: int) -> People:
     lengths = SHORTEST + rng.poisson(rng.gamma(2.0, (config.mean_length - SHORTEST) / 2, count))
-    lengths = np.minimum(lengths, config.items // 4)  # half of the items are on sale from the start
     start = rng.uniform(0, 0.85, count) * config.days
     span = np.minimum(rng.exponential(0.5, count) * config.days + 20, config.days - start)
     days = start[:, None] + rng.random((count, lengths.max())) * span[:, None]

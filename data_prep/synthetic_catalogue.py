@@ -1,7 +1,8 @@
 """The synthetic catalogue: video games and accessories whose titles say what they are (docs/synthetic.md)."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import product
+from itertools import permutations, product
 from typing import NamedTuple
 
 import numpy as np
@@ -77,10 +78,10 @@ def make_catalogue(config: SyntheticConfig) -> SyntheticCatalogue:
     """Draw series, instalments, platforms and editions until there are ``config.items`` items, in random order."""
     rng = np.random.default_rng([config.seed, 0])
     products = _accessories(rng, round(config.items * ACCESSORY_SHARE))
-    series = 0
-    while len(products) < config.items:
-        series += 1
-        products += _series(rng, series)
+    for series, first_name in enumerate(_first_names(rng), start=1):
+        if len(products) >= config.items:
+            break
+        products += _series(rng, series, first_name)
     chosen = [products[i] for i in rng.permutation(config.items)]
     columns = [np.array(column) for column in list(zip(*chosen, strict=True))[1:]]
     genre, of_series, number, platform, story_time, appeal = columns
@@ -88,11 +89,11 @@ def make_catalogue(config: SyntheticConfig) -> SyntheticCatalogue:
     return SyntheticCatalogue([p.title for p in chosen], genre, of_series, number, platform, release, appeal)
 
 
-def _series(rng: np.random.Generator, series: int) -> list[Product]:
+def _series(rng: np.random.Generator, series: int, first_name: str) -> list[Product]:
     """All instalments of one series, each on one or more platforms, some in a special edition."""
     genre = int(rng.integers(len(GENRES)))
     nouns, subtitles = list(GENRES.values())[genre]
-    name = _series_name(rng, series, nouns.split())
+    name = f"{first_name} {rng.choice(nouns.split())}"
     story_time, appeal = rng.uniform(0, 1), rng.normal(0, 0.8)
     products = []
     for number in range(1, int(rng.integers(1, len(NUMERALS) + 1)) + 1):
@@ -107,11 +108,11 @@ def _series(rng: np.random.Generator, series: int) -> list[Product]:
     return products
 
 
-def _series_name(rng: np.random.Generator, series: int, nouns: list[str]) -> str:
-    """Unique by construction: series ``s`` has the adjective s modulo their number, and a second one per round."""
-    rounds, adjective = divmod(series - 1, len(ADJECTIVES))
-    second = f"{ADJECTIVES[(adjective + rounds) % len(ADJECTIVES)]} " if rounds else ""
-    return f"{ADJECTIVES[adjective]} {second}{rng.choice(nouns)}"
+def _first_names(rng: np.random.Generator) -> Iterator[str]:
+    """Names that never repeat: single adjectives, then pairs, then triples, each in random order."""
+    for words in (1, 2, 3):
+        names = [" ".join(name) for name in permutations(ADJECTIVES, words)]
+        yield from (names[at] for at in rng.permutation(len(names)))
 
 
 def _accessories(rng: np.random.Generator, count: int) -> list[Product]:

@@ -47,8 +47,8 @@ class ExportedStudent:
         for file in (STUDENT_CONFIG_FILE, STUDENT_WEIGHTS_FILE, ITEMS_FILE):
             if not (directory / file).is_file():
                 raise ModelError(f"{directory} is not a student: {file} is missing; run `dllm2rec train` again")
-        items = pq.read_table(directory / ITEMS_FILE)
         try:
+            items = pq.read_table(directory / ITEMS_FILE)
             config = json.loads((directory / STUDENT_CONFIG_FILE).read_text())
             shape = StudentConfig.model_validate(config["shape"])
             student = Student(config["student"], shape, config["n_items"])
@@ -73,6 +73,7 @@ class ExportedStudent:
                 padded[row, -len(newest) :] = torch.tensor(newest)
         return self.student(padded)
 
+    @torch.inference_mode()
     def top_k(self, histories: Sequence[Sequence[int]], k: int, exclude_history: bool = True) -> tuple[Tensor, Tensor]:
         """The best items [B, k] and their scores [B, k], best first.
 

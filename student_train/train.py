@@ -86,7 +86,7 @@ def load_materials(config: TrainConfig, rank: int = 0, world_size: int = 1) -> M
     embeddings = None
     if config.labels is not None:
         rows, kind, every_score = add_labels(rows, config.labels, "train", config.distillation.top_k)
-        rows.confidence = confidence(every_score, kind, rows.confidence)
+        rows.confidence = confidence(rows.confidence, kind, every_score)
         embeddings = load_file(config.labels / EMBEDDINGS_FILE)[EMBEDDINGS_TENSOR]
     return Materials(
         train=rows,

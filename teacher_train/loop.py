@@ -1,15 +1,15 @@
 """What every training worker does: its slice of the rows, steps, evaluations, the best weights on rank 0."""
 
 import math
+import shutil
 import tempfile
 import time
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
 from ray import train
-from transformers import AutoTokenizer
+from torch import Tensor
 
 from cluster.engine import Engine
 from cluster.errors import ConfigError, DataError
@@ -17,154 +17,131 @@ from cluster.workers import Payload, last_checkpoint
 from data_prep.reading import read_titles
 from data_prep.schema import Split
 from teacher_train.config import TrainTeacherConfig
-from teacher_train.examples import Batch, Encoded, Slice, batches, encode, read_slice
-from teacher_train.model import ResponseLoss, open_model
+from teacher_train.examples import Batch, Example, Slice, batches, encode, read_slice
+from teacher_train.model import ResponseLoss, open_model, write_start, write_weights
+from teacher_train.progress import Progress
 
 LOG_SECONDS = 10.0
+BEST = "best"
 
 
-@dataclass
-class Progress:
-    """Where a training stands; saved with every checkpoint."""
-
-    step: int = 0
-    tokens: int = 0
-    seconds: float = 0.0
-    best: float = math.inf
-    train_loss: float = math.nan  # mean since the evaluation before
-    without_gain: int = 0
-
-
-@dataclass
-class Window:
-    """Loss since the last evaluation, and when a progress line was last printed."""
-
-    losses: list[torch.Tensor] = field(default_factory=list)
-    logged: float = field(default_factory=time.perf_counter)
+def train_loop(payload: Payload) -> None:
+    """Entry point of a training worker; rank 0 reports the teacher's directory."""
+    with tempfile.TemporaryDirectory() as best:
+        training = Training(payload["config"], Path(best))
+        training.run()
+        training.progress.leave(Path(best))
+        finished = train.Checkpoint.from_directory(best) if training.rank == 0 else None
+        train.report(training.progress.metrics(), checkpoint=finished)
 
 
 class Training:
-    """One worker's part of a training."""
+    """One worker's part of a training; ``best`` is its own directory for the teacher."""
 
-    def __init__(self, config: TrainTeacherConfig, output: Path) -> None:
+    def __init__(self, config: TrainTeacherConfig, best: Path) -> None:
         context = train.get_context()
-        self.config, self.output = config, output
+        self.config, self.best = config, best
         self.rank, self.world = context.get_world_rank(), context.get_world_size()
-        self.tokenizer = AutoTokenizer.from_pretrained(output)
-        if self.tokenizer.pad_token_id is None:
-            self.tokenizer.pad_token = self.tokenizer.eos_token
-        titles = read_titles(config.dataset)
-        self.rows = self._encode("train", config.max_rows, titles)
-        self.validation = self._encode("validation", config.validation_rows, titles)
+        self.progress = Progress()
+        self.tokenizer = write_start(config, best)
+        self.rows, self.validation = self._examples()
         torch.manual_seed(config.seed)
-        self.lm = open_model(config.start_from, output)
-        optimizer = torch.optim.AdamW(self.lm.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
-        self.engine = Engine(ResponseLoss(self.lm), optimizer, config.engine, config.micro_batch)
-        self.per_epoch = math.ceil(len(self.rows.examples) / config.micro_batch)
+        lm = open_model(config.start_from, best)
+        optimizer = torch.optim.AdamW(lm.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
+        self.engine = Engine(ResponseLoss(lm), optimizer, config.engine, config.micro_batch)
+        self.per_epoch = math.ceil(len(self.rows) / config.micro_batch)
         self.steps = self.per_epoch * config.epochs
-        self.progress, self.window = self._resumed(), Window()
+        self.losses: list[Tensor] = []  # since the last evaluation
+        self.logged = time.perf_counter()
+        self._resume()
 
-    def epochs(self) -> None:
+    def run(self) -> None:
         """Train until the last step or until patience ends."""
         every = max(1, self.per_epoch // self.config.evaluations)
-        for epoch in range(self.progress.step // self.per_epoch, self.config.epochs):
-            done = self.progress.step - epoch * self.per_epoch
-            for at, batch in enumerate(self._batches(self.rows, self.config.seed + epoch)):
-                if at < done:
+        first, done = divmod(self.progress.step, self.per_epoch)
+        for epoch in range(first, self.config.epochs):
+            for at, batch in enumerate(self._batches(self.rows, self.config.seed + epoch), start=1):
+                if epoch == first and at <= done:
                     continue
                 self._step(batch)
-                if (at + 1) % every == 0 or at + 1 == self.per_epoch:
+                if at % every == 0 or at == self.per_epoch:
                     self._evaluate()
                     if self.progress.without_gain >= self.config.patience:
                         return
 
+    def _examples(self) -> tuple[list[Example], list[Example]]:
+        titles, config = read_titles(self.config.dataset), self.config
+
+        def read(split: Split, rows: int | None) -> list[Example]:
+            table = read_slice(config.dataset, split, Slice(self.rank, self.world, rows, config.seed))
+            if not len(table):
+                raise DataError(f"{config.dataset} has fewer {split} rows than {self.world} workers: lower --workers")
+            encoded = encode(table, titles, self.tokenizer, config.max_tokens, config.learn_from)
+            self.progress.dropped_history_titles += encoded.dropped
+            return encoded.examples
+
+        rows = read("train", config.max_rows)
+        self.progress.rows = len(rows) * self.world
+        return rows, read("validation", config.validation_rows)
+
     def _step(self, batch: Batch) -> None:
         start = time.perf_counter()
-        self.engine.set_learning_rate(
-            self.config.learning_rate * schedule(self.progress.step, self.steps, self.config.warmup)
-        )
+        rate = self.config.learning_rate * schedule(self.progress.step, self.steps, self.config.warmup)
+        self.engine.set_learning_rate(rate)
         loss = self.engine(*batch)
         if not torch.isfinite(loss):
             raise ConfigError(f"the loss is {loss.item()} at step {self.progress.step}: lower --learning-rate")
         self.engine.backward(loss)
         self.engine.step()
+        self.losses.append(loss.detach())
         self.progress.step += 1
         self.progress.tokens += int(batch.mask.sum()) * self.world
         self.progress.seconds += time.perf_counter() - start
-        self.window.losses.append(loss.detach())
-        if self.rank == 0 and time.perf_counter() - self.window.logged > LOG_SECONDS:
+        if time.perf_counter() - self.logged > LOG_SECONDS:
             self._print(f"loss {loss.item():.4f}")
 
-    @torch.inference_mode()
     def _evaluate(self) -> None:
-        self.engine.module.eval()
-        losses = [self.engine(*batch) for batch in self._batches(self.validation, None)]
-        self.engine.module.train()
+        module = self.engine.module.eval()
+        with torch.inference_mode():
+            losses = [self.engine(*batch) for batch in self._batches(self.validation, None)]
+        module.train()
         loss = self.engine.mean(torch.stack(losses).mean()).item()
-        self.progress.train_loss = self.engine.mean(torch.stack(self.window.losses).mean()).item()
-        better = loss < self.progress.best
-        self.progress.without_gain = 0 if better else self.progress.without_gain + 1
-        self.progress.best = min(loss, self.progress.best)
+        train_loss = self.engine.mean(torch.stack(self.losses).mean()).item()
+        self.losses = []
+        better = self.progress.evaluated(train_loss, loss)
+        self._print(f"train loss {train_loss:.4f}, validation loss {loss:.4f}{' (best)' if better else ''}")
         if better:
-            self._write_weights()
-        if self.rank == 0:
-            self._print(
-                f"train loss {self.progress.train_loss:.4f}, validation loss {loss:.4f}{' *' if better else ''}"
-            )
-        self.window = Window()
-        self._report()
+            weights = self.engine.state_dict()
+            if self.rank == 0:
+                write_weights(self.engine.module.lm, weights, self.best)
+        if self.config.workers.max_failures:
+            self._checkpoint()
 
-    def _write_weights(self) -> None:
-        state = {name.removeprefix("lm."): value for name, value in self.engine.state_dict().items()}
-        if self.rank == 0:
-            best = open_model(None, self.output)
-            best.load_state_dict({name: state[name] for name in best.state_dict() if name in state}, strict=False)
-            best.save_pretrained(self.output)
-
-    def _report(self) -> None:
+    def _checkpoint(self) -> None:
         with tempfile.TemporaryDirectory() as directory:
-            self.engine.save(Path(directory), asdict(self.progress))
-            train.report(self._metrics(), checkpoint=train.Checkpoint.from_directory(directory))
+            self.engine.save(Path(directory), self.progress.state())
+            if self.rank == 0:
+                shutil.copytree(self.best, Path(directory) / BEST)
+            train.report(self.progress.metrics(), checkpoint=train.Checkpoint.from_directory(directory))
 
-    def _metrics(self) -> dict[str, Any]:
-        return {
-            "validation_loss": self.progress.best,
-            "train_loss": self.progress.train_loss,
-            "tokens_per_second": self.progress.tokens / self.progress.seconds,
-            "seconds": self.progress.seconds,
-            "steps": self.progress.step,
-            "tokens": self.progress.tokens,
-            "rows": len(self.rows.examples) * self.world,
-            "dropped_history_titles": self.rows.dropped,
-        }
-
-    def _resumed(self) -> Progress:
+    def _resume(self) -> None:
         checkpoint = last_checkpoint()
         if checkpoint is None:
-            return Progress()
+            return
         state = self.engine.load(checkpoint)
-        return Progress(**{name: state[name] for name in asdict(Progress())})
+        self.progress = Progress(**{name: state[name] for name in self.progress.state()})
+        shutil.copytree(checkpoint / BEST, self.best, dirs_exist_ok=True)
 
-    def _encode(self, split: Split, rows: int | None, titles: list[str]) -> Encoded:
-        table = read_slice(self.config.dataset, split, Slice(self.rank, self.world, rows, self.config.seed))
-        if not len(table):
-            raise DataError(f"{self.config.dataset}: fewer {split} rows than the {self.world} training workers")
-        return encode(table, titles, self.tokenizer, self.config.max_tokens, self.config.learn_from)
-
-    def _batches(self, encoded: Encoded, seed: int | None) -> Any:  # noqa: ANN401  # an iterator of Batch
-        for batch in batches(encoded.examples, self.config.micro_batch, self.tokenizer.pad_token_id, seed):
+    def _batches(self, examples: list[Example], seed: int | None) -> Iterator[Batch]:
+        for batch in batches(examples, self.config.micro_batch, self.tokenizer.pad_token_id, seed):
             yield Batch(*(part.to(self.engine.device) for part in batch))
 
     def _print(self, what: str) -> None:
-        at, speed = self.progress, self.progress.tokens / self.progress.seconds
-        left = (self.steps - at.step) * at.seconds / at.step
-        print(f"step {at.step}/{self.steps}: {what}, {speed:,.0f} tokens/s, {left:.0f} s left", flush=True)
-        self.window.logged = time.perf_counter()
-
-
-def train_loop(payload: Payload) -> None:
-    """Entry point of a training worker."""
-    Training(payload["config"], payload["output"]).epochs()
+        self.logged = time.perf_counter()
+        if self.rank == 0:
+            at = self.progress
+            left = (self.steps - at.step) * at.seconds / at.step
+            print(f"step {at.step}/{self.steps}: {what}, {at.speed:,.0f} tokens/s, {left:.0f} s left", flush=True)
 
 
 def schedule(step: int, steps: int, warmup: float) -> float:

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig, LlamaConfig
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, LlamaConfig
 
 from cluster.errors import ConfigError, ModelError, StaleInputError
 from data_prep.reading import read_titles
@@ -35,8 +35,11 @@ def check_model(config: TrainTeacherConfig) -> None:
         )
 
 
-def write_start(config: TrainTeacherConfig, directory: Path) -> None:
-    """Write tokenizer, model config and generation config, so that workers only open them.
+def write_start(config: TrainTeacherConfig, directory: Path) -> Any:  # noqa: ANN401  # a PreTrainedTokenizer
+    """Write tokenizer and model config of the teacher to be; the same on every worker.
+
+    Returns:
+        the tokenizer, with a padding token.
 
     Raises:
         ModelError: the model at ``start_from`` cannot be read.
@@ -50,10 +53,11 @@ def write_start(config: TrainTeacherConfig, directory: Path) -> None:
             model = AutoConfig.from_pretrained(config.start_from)
         except (OSError, ValueError, KeyError) as error:
             raise ModelError(_unreadable(config.start_from, error)) from error
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
     tokenizer.save_pretrained(directory)
     model.save_pretrained(directory)
-    ids = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
-    GenerationConfig(**ids, pad_token_id=tokenizer.pad_token_id).save_pretrained(directory)
+    return tokenizer
 
 
 def open_model(start_from: Path | None, directory: Path) -> Any:  # noqa: ANN401  # a PreTrainedModel
@@ -68,6 +72,12 @@ def open_model(start_from: Path | None, directory: Path) -> Any:  # noqa: ANN401
         return AutoModelForCausalLM.from_pretrained(start_from, dtype=torch.float32)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise ModelError(_unreadable(start_from, error)) from error
+
+
+def write_weights(lm: Any, state: dict[str, Tensor], directory: Path) -> None:  # noqa: ANN401
+    """Write the model ``lm`` with the float32 weights that a :class:`ResponseLoss` around it has in ``state``."""
+    weights = {name.removeprefix("lm."): value for name, value in state.items()}
+    lm.save_pretrained(directory, state_dict={name: weights[name] for name in lm.state_dict() if name in weights})
 
 
 class ResponseLoss(nn.Module):

@@ -8,10 +8,10 @@ from cluster.workers import run_workers
 from teacher_infer.prompts import fingerprint
 from teacher_train.config import TrainTeacherConfig
 from teacher_train.loop import train_loop
-from teacher_train.model import check_model, write_start
+from teacher_train.model import check_model
+from teacher_train.progress import Progress
 
 VERB = "train-teacher"
-COUNTS = ("steps", "tokens", "rows", "dropped_history_titles")
 
 
 def train_teacher(config: TrainTeacherConfig) -> Path:
@@ -31,10 +31,9 @@ def train_teacher(config: TrainTeacherConfig) -> Path:
         output_directory(config.output, verb=VERB, config=config, inputs=inputs, overwrite=config.overwrite) as draft,
         ray_session(config.cluster),
     ):
-        write_start(config, draft.path)
-        payload = {"config": config, "output": draft.path.resolve()}
-        result = run_workers(train_loop, payload, config.workers, VERB)
-        draft.counts |= {name: int(result.metrics[name]) for name in COUNTS}
-        draft.metrics |= {name: value for name, value in result.metrics.items() if name not in COUNTS}
+        run_workers(train_loop, {"config": config}, config.workers, VERB, draft.path)
+        done = Progress.take(draft.path)
+        draft.counts |= done.counts()
+        draft.metrics |= done.metrics()
     print(f"teacher in {config.output}: validation loss {draft.metrics['validation_loss']:.4f}")
     return config.output

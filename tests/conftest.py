@@ -12,6 +12,8 @@ from cluster.config import ClusterConfig
 from cluster.storage import output_directory
 from data_prep.schema import ITEMS, ITEMS_FILE
 
+pytest_plugins = ["tests.teacher_fixtures"]
+
 
 @pytest.fixture(scope="session")
 def ray_local() -> Iterator[None]:

@@ -7,7 +7,7 @@ from data_prep.schema import ScoreKind
 from student_train.config import DistillationConfig
 
 
-def confidence(target_score_S: Tensor, kind: ScoreKind) -> Tensor:
+def confidence(target_score_B: Tensor, kind: ScoreKind, every_score_S: Tensor) -> Tensor:
     """How far the teacher can be trusted on each row, from its score of the true next item.
 
     The paper takes a value that falls with the distance between the teacher's answer and the true item. Distances of
@@ -15,16 +15,17 @@ def confidence(target_score_S: Tensor, kind: ScoreKind) -> Tensor:
     confidences exp(−distance) are scaled to a mean of 1: a row's own level is kept.
 
     Args:
-        target_score_S: the teacher's score of the true item in each train row.
+        target_score_B: the teacher's score of the true item in some train rows.
         kind: meaning of the scores; of a cosine, larger is better.
+        every_score_S: the same over all train rows, where the confidences have mean 1.
 
     Returns:
-        Confidences [S], mean 1.
+        Confidences [B].
     """
-    distance_S = target_score_S if kind == "distance" else -target_score_S
-    deviation = distance_S.std(correction=0).clamp(min=1e-12)
-    confidence_S = torch.exp(-(distance_S - distance_S.mean()) / deviation)
-    return confidence_S / confidence_S.mean()
+    sign = -1 if kind == "distance" else 1
+    deviation = every_score_S.std(correction=0).clamp(min=1e-12)
+    mean = torch.exp(sign * (every_score_S - every_score_S.mean()) / deviation).mean()
+    return torch.exp(sign * (target_score_B - every_score_S.mean()) / deviation) / mean
 
 
 def position_weights(top_k: int, beta: float) -> Tensor:

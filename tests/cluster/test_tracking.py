@@ -77,7 +77,7 @@ def test_artifacts_lie_beside_the_database(tracker, tmp_path):
 
 @pytest.mark.engine
 def test_runs_nest_and_end_with_their_state(tracker):
-    with pytest.raises(ValueError, match="boom"), tracker.run("parent") as parent:  # noqa: PT012
+    with pytest.raises(ValueError, match="boom"), tracker.run("parent") as parent:
         with tracker.run("child", parent=parent.id) as child:
             pass
         raise ValueError("boom")

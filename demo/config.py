@@ -1,0 +1,28 @@
+"""Config of the verb ``demo``."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from cluster.config import ClusterConfig, Config, TrackingConfig
+
+
+class DemoConfig(Config):
+    """Go the whole road of a config file: data set, teacher, labels, students, search, registry, recommendations."""
+
+    road: Path = Field(
+        Path("configs/demo.yaml"),
+        description="YAML file with a section per verb; without train-teacher none is trained.",
+    )
+    students: tuple[Literal["gru4rec", "sasrec", "dros"], ...] = Field(
+        ("gru4rec", "sasrec", "dros"), min_length=1, description="Students, each trained plain and distilled."
+    )
+    seeds: tuple[int, ...] = Field((0,), min_length=1, description="Seeds of every student; the table shows the mean.")
+    concurrent: int = Field(2, ge=1, description="Students that train at a time.")
+    search: bool = Field(True, description="Search the distillation weights as the section tune says.")
+    register_as: str = Field("dllm2rec-student", min_length=1, description="Registered model of the best student.")
+    output: Path = Field(Path("runs/demo"), description="Directory for all outputs, one folder each.")
+    overwrite: bool = Field(True, description="Replace the outputs of an earlier demo.")
+    cluster: ClusterConfig = ClusterConfig()
+    tracking: TrackingConfig = TrackingConfig()

@@ -1,0 +1,157 @@
+"""The verb ``demo``: the whole road of one config file, from raw logs to the titles a champion recommends."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import ray
+from ray.exceptions import RayTaskError
+
+from cluster.config import PromoteConfig
+from cluster.errors import UserError
+from cluster.promote import promote
+from cluster.ray_session import ray_session
+from cluster.storage import check_free, output_directory, read_manifest
+from cluster.tracking import Tracker
+from data_prep.prepare import prepare
+from data_prep.reading import read_titles
+from data_prep.schema import sequence_files
+from demo.config import DemoConfig
+from demo.figures import Figures, render, student_figures, teacher_figures
+from demo.report import REPORT_FILE, write_report
+from demo.road import Road, plan
+from student_train.config import TrainConfig
+from student_train.evaluation import PROTOCOL
+from student_train.outcome import CURVE_FILE
+from student_train.recommend import RECOMMENDATIONS_FILE, recommend
+from student_train.recommend_config import RecommendConfig
+from student_train.register import register_student
+from student_train.train import train
+from teacher_infer.locate import locate_teacher
+from teacher_infer.teach import teach
+from teacher_train.train import train_teacher
+from tune.search import STUDENT_FOLDER, tune
+
+VERB = "demo"
+SHOWN_TITLES = 10
+SHORTEST_SHOWN_HISTORY = 4
+
+
+def demo(config: DemoConfig) -> Path:
+    """Run every verb once and report; ends with the table, the report's path and the champion's titles.
+
+    Raises:
+        UserError: as raised by the verbs.
+    """
+    report = config.output / "report"
+    check_free(report, VERB, config.overwrite)
+    road = plan(config)
+    seconds: dict[str, float] = {}
+    with ray_session(config.cluster):
+        with _stage("prepare", seconds):
+            prepare(road.prepare)
+        if road.train_teacher:
+            with _stage("train-teacher", seconds):
+                train_teacher(road.train_teacher)
+        with _stage("teach", seconds):
+            teach(road.teach)
+        with _stage("train", seconds):
+            _train_all([one for several in road.students.values() for one in several], config.concurrent)
+        if road.tune:
+            with _stage("tune", seconds):
+                tune(road.tune)
+        with _stage("promote and recommend", seconds):
+            lines = _figures(road)
+            _register_best(config, road, lines)
+            promote(
+                PromoteConfig(name=config.register_as, output=config.output / "promotion", tracking=config.tracking)
+            )
+            answer = _recommend(config, road)
+    with output_directory(report, verb=VERB, config=config, inputs=_inputs(road), overwrite=config.overwrite) as draft:
+        curves = {name: configs[0].output / CURVE_FILE for name, configs in road.students.items()}
+        write_report(draft.path, f"dllm2rec: {config.road.stem}", lines, curves, answer)
+        draft.metrics |= {f"{name}_seconds": value for name, value in seconds.items()}
+        draft.metrics |= {f"{line.name}_test_ndcg@20": line.mean("ndcg@20") for line in lines}
+    print(f"\nTest set, {PROTOCOL}:\n{render(lines)}\n\nReport: {report / REPORT_FILE}\n\n" + "\n".join(answer))
+    print("\n" + ", ".join(f"{name} {value:.0f} s" for name, value in seconds.items()))
+    return config.output
+
+
+@contextmanager
+def _stage(name: str, seconds: dict[str, float]) -> Iterator[None]:
+    print(f"\n── {name} ──", flush=True)
+    started = time.perf_counter()
+    yield
+    seconds[name] = time.perf_counter() - started
+
+
+def _train_all(configs: list[TrainConfig], concurrent: int) -> None:
+    """Train students side by side; each asks Ray for its own workers.
+
+    Raises:
+        UserError: the first one that a training raised.
+    """
+    running: list[ray.ObjectRef] = []
+    remote = ray.remote(num_cpus=0, max_retries=0)(train)
+    try:
+        for config in configs:
+            if len(running) == concurrent:
+                done, running = ray.wait(running)
+                ray.get(done)
+            running.append(remote.remote(config.model_copy(update={"output": config.output.absolute()})))
+        ray.get(running)
+    except RayTaskError as error:
+        if isinstance(error.cause, UserError):
+            raise error.cause from error
+        raise
+
+
+def _figures(road: Road) -> list[Figures]:
+    model = locate_teacher(road.teach.teacher, road.prepare.output, read_manifest(road.prepare.output))
+    students = [student_figures(name, [one.output for one in several]) for name, several in road.students.items()]
+    if road.tune:
+        name = f"{road.tune.train.student} searched"
+        students.append(student_figures(name, [road.tune.output / STUDENT_FOLDER]))
+    return [teacher_figures(road.teach.output, model), *students]
+
+
+def _register_best(config: DemoConfig, road: Road, lines: list[Figures]) -> None:
+    """Register the student that is best on validation; the search has registered its own already."""
+    best = max(lines[1:], key=lambda line: line.validation)
+    if best.name in road.students:
+        directories = [one.output for one in road.students[best.name]]
+        chosen = max(directories, key=lambda path: read_manifest(path).metrics["validation_ndcg@20"])
+        register_student(Tracker(config.tracking), chosen, config.register_as)
+
+
+def _recommend(config: DemoConfig, road: Road) -> list[str]:
+    """The champion's titles for the first test row with some history."""
+    rows = pq.read_table(sequence_files(road.prepare.output, "test")[0], columns=["history"])["history"].to_pylist()
+    history = next((row for row in rows if len(row) >= SHORTEST_SHOWN_HISTORY), rows[0])
+    titles = read_titles(road.prepare.output)
+    shown = tuple(titles[item] for item in history)
+    output = recommend(
+        RecommendConfig(
+            model=f"models:/{config.register_as}@champion",
+            history=shown,
+            k=SHOWN_TITLES,
+            output=config.output / "recommendations",
+            tracking=config.tracking,
+        )
+    )
+    answer = pq.read_table(output / RECOMMENDATIONS_FILE).to_pylist()
+    return [
+        f"Champion models:/{config.register_as}@champion, after the history (oldest first):",
+        *(f"    {title}" for title in shown),
+        "recommends:",
+        *(f"{line['rank']:>4}  {line['title']}  ({line['score']:.3f})" for line in answer),
+    ]
+
+
+def _inputs(road: Road) -> dict[str, str]:
+    return {
+        "dataset": read_manifest(road.prepare.output).fingerprint,
+        "labels": read_manifest(road.teach.output).fingerprint,
+    }

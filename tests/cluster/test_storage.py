@@ -1,0 +1,152 @@
+from pathlib import Path
+
+import pytest
+
+from cluster.config import PromoteConfig
+from cluster.errors import OutputError, StaleInputError
+from cluster.storage import (
+    MANIFEST_FILE,
+    check_made_from,
+    fingerprint,
+    output_directory,
+    read_manifest,
+)
+
+CONFIG = PromoteConfig()
+
+
+def write(path: Path, text: str = "one", verb: str = "prepare", overwrite: bool = False, **inputs: str) -> None:
+    with output_directory(path, verb=verb, config=CONFIG, inputs=inputs, overwrite=overwrite) as draft:
+        (draft.path / "part.txt").write_text(text)
+        draft.counts["rows"] = 3
+        draft.metrics["loss"] = 0.5
+
+
+def test_manifest_says_what_made_the_directory(tmp_path: Path) -> None:
+    write(tmp_path / "deep" / "out", dataset="f1")
+    manifest = read_manifest(tmp_path / "deep" / "out", "prepare")
+    assert manifest.counts == {"rows": 3}
+    assert manifest.metrics == {"loss": 0.5}
+    assert manifest.inputs == {"dataset": "f1"}
+    assert manifest.config == CONFIG.model_dump(mode="json")
+    assert manifest.fingerprint == fingerprint(tmp_path / "deep" / "out")
+    assert [p.name for p in (tmp_path / "deep").iterdir()] == ["out"]
+
+
+def test_failure_midway_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError), output_directory(tmp_path / "out", verb="prepare", config=CONFIG) as draft:
+        (draft.path / "part.txt").write_text("half")
+        assert not (tmp_path / "out").exists()
+        _ = 1 / 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_failure_midway_keeps_what_was_there(tmp_path: Path) -> None:
+    write(tmp_path / "out", "old")
+    before = read_manifest(tmp_path / "out")
+    with (
+        pytest.raises(KeyboardInterrupt),
+        output_directory(tmp_path / "out", verb="prepare", config=CONFIG, overwrite=True) as draft,
+    ):
+        (draft.path / "part.txt").write_text("new")
+        raise KeyboardInterrupt
+    assert (tmp_path / "out" / "part.txt").read_text() == "old"
+    assert read_manifest(tmp_path / "out") == before
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+def test_overwrite_replaces_the_whole_directory(tmp_path: Path) -> None:
+    write(tmp_path / "out", "old")
+    (tmp_path / "out" / "stray.txt").write_text("left from before")
+    write(tmp_path / "out", "new", overwrite=True)
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [MANIFEST_FILE, "part.txt"]
+    assert (tmp_path / "out" / "part.txt").read_text() == "new"
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+def test_existing_output_is_refused_without_overwrite(tmp_path: Path) -> None:
+    write(tmp_path / "out")
+    with pytest.raises(OutputError, match=r"out already holds the output of `dllm2rec prepare`.*--overwrite True"):
+        write(tmp_path / "out", "new")
+    assert (tmp_path / "out" / "part.txt").read_text() == "one"
+
+
+def test_output_of_another_verb_is_never_replaced(tmp_path: Path) -> None:
+    write(tmp_path / "out", verb="teach")
+    with pytest.raises(OutputError, match="the output of `dllm2rec teach`: choose another --output"):
+        write(tmp_path / "out", overwrite=True)
+
+
+def test_foreign_directory_is_never_replaced(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.tex").write_text("years of work")
+    with pytest.raises(OutputError, match="did not make"):
+        write(tmp_path / "out", overwrite=True)
+    assert (tmp_path / "out" / "thesis.tex").exists()
+
+
+def test_foreign_file_is_never_replaced(tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("a file")
+    with pytest.raises(OutputError, match="did not make"):
+        write(tmp_path / "out", overwrite=True)
+
+
+def test_empty_directory_is_free(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    write(tmp_path / "out")
+    assert (tmp_path / "out" / "part.txt").exists()
+
+
+def test_parent_that_is_a_file_is_told_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match=r"cannot be written \(Not a directory\): choose another --output"):
+        write(tmp_path / "file" / "out")
+
+
+def test_fingerprint_depends_on_names_and_contents_only(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name / "sub").mkdir(parents=True)
+        (tmp_path / name / "sub" / "x").write_text("1")
+        (tmp_path / name / "y").write_text("2")
+    (tmp_path / "b" / MANIFEST_FILE).write_text("not counted")
+    first = fingerprint(tmp_path / "a")
+    assert fingerprint(tmp_path / "b") == first
+    (tmp_path / "b" / "y").write_text("3")
+    assert fingerprint(tmp_path / "b") != first
+    (tmp_path / "a" / "y").rename(tmp_path / "a" / "z")
+    assert fingerprint(tmp_path / "a") != first
+
+
+def test_fingerprint_of_a_file_ignores_its_name(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("1")
+    (tmp_path / "b").write_text("1")
+    (tmp_path / "c").write_text("2")
+    assert fingerprint(tmp_path / "a") == fingerprint(tmp_path / "b") != fingerprint(tmp_path / "c")
+
+
+def test_input_made_from_something_else_is_stale(tmp_path: Path) -> None:
+    write(tmp_path / "data1", "one")
+    write(tmp_path / "data2", "two")
+    first, second = read_manifest(tmp_path / "data1"), read_manifest(tmp_path / "data2")
+    write(tmp_path / "labels", verb="teach", dataset=first.fingerprint)
+    labels = read_manifest(tmp_path / "labels", "teach")
+    check_made_from(tmp_path / "labels", labels, "dataset", tmp_path / "data1", first)
+    with pytest.raises(StaleInputError, match=r"labels was made from another dataset.*run `dllm2rec teach` again"):
+        check_made_from(tmp_path / "labels", labels, "dataset", tmp_path / "data2", second)
+    with pytest.raises(StaleInputError, match="another teacher"):
+        check_made_from(tmp_path / "labels", labels, "teacher", tmp_path / "data1", first)
+
+
+@pytest.mark.parametrize("content", [None, "", "{", '{"verb": "prepare"}'])
+def test_unfinished_or_damaged_input_names_the_verb_to_run(tmp_path: Path, content: str | None) -> None:
+    (tmp_path / "in").mkdir()
+    if content is not None:
+        (tmp_path / "in" / MANIFEST_FILE).write_text(content)
+    with pytest.raises(StaleInputError, match="run `dllm2rec prepare --output "):
+        read_manifest(tmp_path / "in", "prepare")
+
+
+def test_input_of_another_verb_is_refused(tmp_path: Path) -> None:
+    write(tmp_path / "in", verb="teach")
+    with pytest.raises(StaleInputError, match="made by `dllm2rec teach`, not by `dllm2rec prepare`"):
+        read_manifest(tmp_path / "in", "prepare")

@@ -1,0 +1,57 @@
+"""Amazon JSON lines."""
+
+import gzip
+import json
+
+import pytest
+
+from cluster.errors import DataError
+from data_prep.amazon import read
+
+REVIEW_2014 = {"reviewerID": "A1", "asin": "B1", "unixReviewTime": 1388, "overall": 5.0, "helpful": [0, 1]}
+REVIEW_2023 = {"user_id": "A1", "asin": "B1-red", "parent_asin": "B1", "timestamp": 1388, "title": "Five stars"}
+META_2014 = {"asin": "B1", "title": "Pen &amp; Ink", "related": {"also_bought": ["B2"]}}
+META_2023 = {"parent_asin": "B1", "title": "Pen &amp; Ink", "price": None}
+
+
+@pytest.mark.parametrize("years", [(REVIEW_2014, META_2014), (REVIEW_2023, META_2023)], ids=["2014", "2023"])
+@pytest.mark.parametrize("packed", [False, True])
+def test_field_names(write, years, packed):
+    review, meta = (f"{json.dumps(record)}\n".encode() for record in years)
+    log = write("reviews.json", content=gzip.compress(review) if packed else review)
+    items = write("meta.json", content=gzip.compress(meta) if packed else meta)
+    interactions, titles = read(log, items, "error")
+    assert interactions.columns.to_pydict() == {"user_id": ["A1"], "item_id": ["B1"], "timestamp": [1388.0]}
+    assert titles.columns.to_pydict() == {"item_id": ["B1"], "title": ["Pen &amp; Ink"]}
+
+
+def test_metadata_as_python_literals_and_without_some_titles(write):
+    log = write("reviews.json", json.dumps(REVIEW_2014))
+    items = write("meta.json", "{'asin': 'B0', 'price': 1.5}", "{'asin': 'B1', 'title': \"Kid's Pen\"}")
+    assert read(log, items, "error")[1].columns.to_pydict() == {"item_id": ["B0", "B1"], "title": [None, "Kid's Pen"]}
+
+
+@pytest.mark.parametrize("bad", ['{"reviewerID": "A2", ', "[1, 2]", "hello"])
+def test_malformed_line(write, bad):
+    log = write("reviews.json", json.dumps(REVIEW_2014), "", bad, json.dumps(REVIEW_2014))
+    items = write("meta.json", json.dumps(META_2014))
+    with pytest.raises(DataError, match=r"reviews\.json, line 3: not a JSON object: .*--bad-rows drop"):
+        read(log, items, "error")
+    interactions, _ = read(log, items, "drop")
+    assert (interactions.columns.num_rows, interactions.malformed) == (2, 1)
+
+
+def test_values_of_other_types_are_kept_for_the_checks(write):
+    odd = {**REVIEW_2014, "unixReviewTime": "soon"}
+    log = write("reviews.json", json.dumps(REVIEW_2014), json.dumps(odd))
+    interactions, _ = read(log, write("meta.json", json.dumps(META_2014)), "error")
+    assert interactions.columns["timestamp"].to_pylist() == ["1388", "soon"]
+    assert interactions.place(1) == f"{log}, line 2"
+
+
+def test_missing_field_and_files_that_are_no_json(write):
+    items = write("meta.json", json.dumps(META_2014))
+    with pytest.raises(DataError, match="no column `unixReviewTime` or `timestamp` among reviewerID, asin"):
+        read(write("reviews.json", '{"reviewerID": "A1", "asin": "B1"}'), items, "error")
+    with pytest.raises(DataError, match="line 1: not a JSON object"):
+        read(write("reviews.csv", "user,item"), items, "error")

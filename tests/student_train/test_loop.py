@@ -1,0 +1,114 @@
+"""The training loop with a real DeepSpeed engine in one process."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from cluster.config import EngineConfig
+from cluster.errors import UserError
+from student_train.config import DistillationConfig, ObjectiveConfig, StudentConfig, TrainConfig
+from student_train.evaluation import evaluate, metric_means
+from student_train.loop import Progress, build, fit
+from student_train.train import load_materials
+
+pytestmark = pytest.mark.engine
+SHAPE = StudentConfig(width=16, heads=2, layers=1, history=5, dropout=0.1)
+
+
+def config(dataset: Path, labels: Path | None = None, **changes: object) -> TrainConfig:
+    settings = {
+        "dataset": dataset,
+        "labels": labels,
+        "shape": SHAPE,
+        "objective": ObjectiveConfig(loss="softmax"),
+        "learning_rate": 0.01,
+        "batch": 32,
+        "epochs": 6,
+    }
+    return TrainConfig(**(settings | changes))
+
+
+def ignore(progress: Progress, save: Callable[[Path], None]) -> None:
+    """No report."""
+
+
+@pytest.mark.parametrize("student", ["gru4rec", "sasrec", "dros"])
+def test_a_student_learns_the_rule_of_the_data(dataset: Path, student: str) -> None:
+    settings = config(dataset, student=student, epochs=25, objective=ObjectiveConfig(loss="softmax", dro_weight=0.02))
+    _, progress = fit(settings, load_materials(settings), ignore)
+    assert progress.best["hr@5"] > 0.6
+    assert progress.best["ndcg@20"] == max(record["ndcg@20"] for record in progress.history)
+
+
+def test_the_returned_student_is_the_best_one_of_validation(dataset: Path, labels: Path) -> None:
+    settings = config(dataset, labels)
+    materials = load_materials(settings)
+    student, progress = fit(settings, materials, ignore)
+    found = metric_means(evaluate(student, materials.validation, torch.device("cpu")))
+    assert found == {name: value for name, value in progress.best.items() if name != "loss"}
+
+
+def test_the_same_seed_gives_the_same_result_and_another_seed_another(dataset: Path, labels: Path) -> None:
+    runs = []
+    for seed in (0, 0, 1):
+        settings = config(dataset, labels, seed=seed, epochs=2)
+        runs.append(fit(settings, load_materials(settings), ignore)[1].history)
+    assert runs[0] == runs[1] != runs[2]
+
+
+def test_training_stops_after_patience_evaluations_without_gain(dataset: Path) -> None:
+    settings = config(dataset, learning_rate=1e-9, epochs=50, patience=3)
+    _, progress = fit(settings, load_materials(settings), ignore)
+    assert progress.epoch == progress.best_epoch + 3 < 50
+
+
+def test_a_distilled_student_takes_both_parts_of_the_teacher(dataset: Path, labels: Path) -> None:
+    histories = []
+    for lam, ed_weight in ((0.0, 0.0), (1.0, 0.0), (0.0, 1.0)):
+        settings = config(dataset, labels, distillation=DistillationConfig(lam=lam, ed_weight=ed_weight), epochs=3)
+        histories.append(fit(settings, load_materials(settings), ignore)[1].history)
+    assert histories[0] != histories[1]
+    assert histories[0] != histories[2]
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_step_and_names_rows(dataset: Path) -> None:
+    settings = config(dataset)
+    materials = load_materials(settings)
+    materials.train_count = materials.train_count.float()
+    materials.train_count[:] = torch.nan
+    with pytest.raises(UserError, match=r"loss is nan at epoch 1, step 0, worker 0 \(rows \d+"):
+        fit(settings.model_copy(update={"student": "dros"}), materials, ignore)
+
+
+@pytest.mark.parametrize("stage", [0, 2])
+def test_a_resumed_training_ends_where_an_undisturbed_one_does(dataset: Path, tmp_path: Path, stage: int) -> None:
+    settings = config(
+        dataset, epochs=4, engine=EngineConfig(zero_stage=stage), shape=SHAPE.model_copy(update={"dropout": 0.0})
+    )
+
+    def save_second(progress: Progress, save: Callable[[Path], None]) -> None:
+        if progress.epoch == 2:
+            save(tmp_path)
+
+    _, whole = fit(settings, load_materials(settings), save_second)
+    _, resumed = fit(settings, load_materials(settings), ignore, resume=tmp_path)
+    assert resumed.history == whole.history
+
+
+@pytest.mark.parametrize("stage", [1, 3])
+def test_every_zero_stage_trains_like_stage_zero(dataset: Path, labels: Path, stage: int) -> None:
+    histories = []
+    for zero_stage in (0, stage):
+        settings = config(dataset, labels, epochs=2, engine=EngineConfig(zero_stage=zero_stage))
+        histories.append(fit(settings, load_materials(settings), ignore)[1].history)
+    for plain, sharded in zip(*histories, strict=True):
+        assert plain == pytest.approx(sharded, rel=1e-3, abs=0.04)
+
+
+def test_all_workers_start_from_the_same_weights(dataset: Path) -> None:
+    settings = config(dataset)
+    first = build(settings, load_materials(settings)).state_dict()
+    second = build(settings, load_materials(settings, rank=1, world_size=2)).state_dict()
+    assert all(torch.equal(first[name], second[name]) for name in first)

@@ -1,0 +1,55 @@
+import mlflow
+import pytest
+
+from cluster.config import TrackingConfig
+from cluster.errors import ModelError, StaleInputError
+from cluster.registry import Registry
+from cluster.storage import fingerprint
+from cluster.tracking import Tracker
+from student_train.register import register_student
+
+pytestmark = pytest.mark.engine
+
+
+@pytest.fixture(scope="module")
+def tracker(tmp_path_factory):
+    return Tracker(TrackingConfig(uri=f"sqlite:///{tmp_path_factory.mktemp('store')}/runs.db"))
+
+
+def test_a_version_carries_metrics_and_fingerprints(tracker, make_student):
+    directory = make_student(ndcg=0.125, dataset="data")
+    with tracker.run("parent") as parent:
+        version = register_student(tracker, directory, "tagged", parent=parent.id)
+    assert version == Registry(tracker).resolve("models:/tagged/1")
+    assert version.tags == {
+        "fingerprint.dataset": "data",
+        "fingerprint.student": fingerprint(directory),
+        "validation_ndcg_at_20": "0.125",
+        "test_hr_at_20": "0.25",
+    }
+    client = mlflow.MlflowClient(tracker.uri)
+    run = client.get_run(client.get_model_version("tagged", "1").run_id)
+    assert run.data.tags["mlflow.parentRunId"] == parent.id
+    assert run.data.metrics["validation_ndcg_at_20"] == 0.125
+    assert run.data.params["shape.width"] == "8"
+
+
+def test_a_model_has_a_signature_with_params_and_an_example(tracker, make_student):
+    register_student(tracker, make_student(), "signed")
+    info = mlflow.models.get_model_info("models:/signed/1")
+    assert info.signature.inputs.input_names() == ["history"]
+    assert info.signature.outputs.input_names() == ["item_ids", "titles", "scores"]
+    assert {p.name: p.default for p in info.signature.params} == {"k": 10, "exclude_history": True}
+    assert info.saved_input_example_info is not None
+
+
+def test_a_directory_changed_by_hand_is_refused(tracker, make_student):
+    directory = make_student()
+    (directory / "notes.txt").write_text("mine")
+    with pytest.raises(ModelError, match="was changed after it was written"):
+        register_student(tracker, directory, "changed")
+
+
+def test_something_else_than_a_student_is_refused(tracker, tmp_path):
+    with pytest.raises(StaleInputError, match="run `dllm2rec train"):
+        register_student(tracker, tmp_path, "nothing")

@@ -1,0 +1,63 @@
+"""Slices of shards and the join of teacher lists by row id."""
+
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from cluster.errors import StaleInputError
+from student_train.rows import Rows, add_labels, read_rows
+from tests.student_train.conftest import N_ITEMS, ROWS, STORED_K
+
+
+def test_histories_are_padded_on_the_left_and_cut_to_the_newest(dataset: Path) -> None:
+    rows = read_rows(dataset, "validation", 4, N_ITEMS)
+    raw = pq.read_table(dataset / "sequences" / "validation")
+    for found, history in zip(rows.history.tolist(), raw["history"].to_pylist(), strict=True):
+        newest = history[-4:]
+        assert found == [N_ITEMS] * (4 - len(newest)) + newest
+    assert rows.target.tolist() == raw["target"].to_pylist()
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3, 7])
+def test_workers_share_the_rows_evenly_without_overlap(dataset: Path, world_size: int) -> None:
+    slices = [read_rows(dataset, "train", 5, N_ITEMS, rank, world_size) for rank in range(world_size)]
+    sizes = [len(rows) for rows in slices]
+    assert max(sizes) - min(sizes) <= 1
+    together = torch.cat([rows.row_id for rows in slices])
+    assert together.tolist() == list(range(ROWS["train"]))
+
+
+def test_more_workers_than_rows_are_refused(dataset: Path) -> None:
+    with pytest.raises(StaleInputError, match=r"60 rows for 61 workers"):
+        read_rows(dataset, "test", 5, N_ITEMS, 0, 61)
+
+
+def test_labels_are_joined_by_row_id_not_by_line(dataset: Path, labels: Path) -> None:
+    rows = read_rows(dataset, "train", 5, N_ITEMS, 1, 3)
+    joined, kind, every_score = add_labels(rows, labels, "train", 4)
+    assert kind == "distance"
+    assert joined.teacher_items.tolist() == [[(t + k) % N_ITEMS for k in range(4)] for t in rows.target.tolist()]
+    assert torch.allclose(joined.confidence, rows.row_id / 100)
+    assert len(every_score) == ROWS["train"]
+
+
+def test_a_row_without_label_is_named(dataset: Path, labels: Path) -> None:
+    rows = read_rows(dataset, "train", 5, N_ITEMS)
+    rows.row_id[17] = 100_000
+    with pytest.raises(StaleInputError, match=r"1 train rows have no label \(first: row 100000\)"):
+        add_labels(rows, labels, "train", 4)
+
+
+def test_lists_shorter_than_asked_for_are_refused(dataset: Path, labels: Path) -> None:
+    rows = read_rows(dataset, "train", 5, N_ITEMS)
+    with pytest.raises(StaleInputError, match=f"hold {STORED_K} items, .distillation.top_k. asks for 13"):
+        add_labels(rows, labels, "train", 13)
+
+
+def test_batches_visit_every_row_before_any_twice() -> None:
+    rows = Rows(torch.arange(10), torch.zeros(10, 1).long(), torch.arange(10))
+    seen = torch.cat([b.row_id for b in rows.batches(4, 3, torch.Generator().manual_seed(0))])
+    assert len(seen) == 12
+    assert sorted(seen[:10].tolist()) == list(range(10))

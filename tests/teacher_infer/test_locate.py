@@ -1,0 +1,49 @@
+from pathlib import Path
+
+import pytest
+
+from cluster.errors import ModelError, StaleInputError
+from cluster.storage import output_directory, read_manifest
+from teacher_infer.locate import locate_teacher
+from tests.teacher_fixtures import Nothing
+
+
+def write_teacher(path: Path, dataset: str, config: str = '{"architectures": ["LlamaForCausalLM"]}') -> Path:
+    with output_directory(path, verb="train-teacher", config=Nothing(), inputs={"dataset": dataset}) as draft:
+        (draft.path / "config.json").write_text(config)
+    return path
+
+
+def locate(teacher, dataset):
+    return locate_teacher(str(teacher), "embed", dataset, read_manifest(dataset))
+
+
+def test_a_teacher_of_this_data_set_is_accepted(tiny_dataset, tmp_path):
+    teacher = write_teacher(tmp_path / "teacher", read_manifest(tiny_dataset).fingerprint)
+    assert locate(teacher, tiny_dataset) == teacher
+
+
+def test_a_teacher_of_another_data_set_is_refused(tiny_dataset, tmp_path):
+    teacher = write_teacher(tmp_path / "teacher", "another")
+    with pytest.raises(StaleInputError, match="another dataset"):
+        locate(teacher, tiny_dataset)
+
+
+def test_a_foreign_model_without_manifest_is_accepted(tiny_dataset, tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    assert locate(tmp_path, tiny_dataset) == tmp_path
+
+
+def test_a_missing_teacher_is_refused(tiny_dataset, tmp_path):
+    with pytest.raises(StaleInputError, match=r"no config.json.*train-teacher"):
+        locate(tmp_path / "nothing", tiny_dataset)
+
+
+def test_a_damaged_teacher_config_is_refused(tiny_dataset, tmp_path):
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(ModelError, match=r"config\.json"):
+        locate(tmp_path, tiny_dataset)
+
+
+def test_minilm_is_the_pip_installed_package(tiny_dataset):
+    assert (locate("minilm", tiny_dataset) / "model.safetensors").is_file()
