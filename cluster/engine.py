@@ -11,7 +11,8 @@ from torch import distributed as dist
 
 from cluster.config import EngineConfig
 
-TAG = "state"
+TAG = "engine"
+STATE = "trainer"
 
 
 class Engine:
@@ -74,12 +75,12 @@ class Engine:
 
     def save(self, directory: Path, state: dict[str, Any]) -> None:
         """Write this rank's part of a checkpoint with ``state`` beside it; a collective call."""
-        self._engine.save_checkpoint(str(directory), tag=TAG, client_state=state)
+        self._engine.save_checkpoint(str(directory), tag=TAG, client_state={STATE: state})
 
     def load(self, directory: Path) -> dict[str, Any]:
         """Resume from a checkpoint of the same world size and return the ``state`` saved with it."""
         _, state = self._engine.load_checkpoint(str(directory), tag=TAG)
-        return state
+        return state[STATE]
 
     def mean(self, value: Tensor) -> Tensor:
         """Mean of ``value`` over all ranks."""

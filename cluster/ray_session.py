@@ -16,12 +16,15 @@ from cluster.errors import ConfigError
 WORKER_ENVIRONMENT = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
     "VLLM_NO_USAGE_STATS": "1",
+    "VLLM_LOGGING_LEVEL": "ERROR",
     "HF_HUB_OFFLINE": "1",
     "TOKENIZERS_PARALLELISM": "false",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
     "RAY_TRAIN_V2_ENABLED": "1",
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
 }
+# A local Ray has no nodes that a cloud could take away.
+LOCAL_ENVIRONMENT = {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}
 QUIET_ENVIRONMENT = {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", "RAY_USAGE_STATS_ENABLED": "0"}
 
 
@@ -51,7 +54,10 @@ def connect(config: ClusterConfig) -> None:
     os.environ.update(QUIET_ENVIRONMENT | WORKER_ENVIRONMENT)
     # Inside a submitted job RAY_ADDRESS names the cluster that runs it.
     address = config.address or os.environ.get("RAY_ADDRESS") or "local"
-    options = {"num_cpus": config.cpus, "include_dashboard": False} if address == "local" else {}
+    options = {}
+    if address == "local":
+        os.environ.update(LOCAL_ENVIRONMENT)
+        options = {"num_cpus": config.cpus, "include_dashboard": False}
     try:
         _probe(address)
         ray.init(
@@ -67,7 +73,7 @@ def connect(config: ClusterConfig) -> None:
         )
     except AuthenticationError as error:
         raise ConfigError(
-            f"Ray at --cluster.address {address} refuses the token: set RAY_AUTH_TOKEN to the one its head was started with"
+            f"Ray at --cluster.address {address} refuses the token: set RAY_AUTH_TOKEN to the one its head has"
         ) from error
     except (OSError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())

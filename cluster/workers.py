@@ -1,5 +1,6 @@
 """The one launcher of Ray Train: a loop on N workers, restarted from its last checkpoint after a failure."""
 
+import logging
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -38,7 +39,7 @@ def run_workers(loop: Loop, payload: Payload, config: WorkersConfig, name: str, 
     resources: dict[str, float] = {"CPU": config.cpus} | ({"GPU": 1} if config.gpu else {})
     with tempfile.TemporaryDirectory(prefix="dllm2rec-train-") as storage:
         trainer = TorchTrainer(
-            _Threads(loop, config.cpus),
+            _Worker(loop, config.cpus),
             train_loop_config=payload,
             torch_config=TorchConfig(backend="nccl" if config.gpu else "gloo"),
             scaling_config=ScalingConfig(num_workers=config.count, use_gpu=config.gpu, resources_per_worker=resources),
@@ -58,8 +59,8 @@ def run_workers(loop: Loop, payload: Payload, config: WorkersConfig, name: str, 
             shutil.copytree(finished, output, dirs_exist_ok=True)
 
 
-class _Threads:
-    """Gives a worker as many threads as it has CPUs before the loop starts."""
+class _Worker:
+    """Runs the loop with as many threads as the worker has CPUs, and without Ray Train's own notes in its log."""
 
     def __init__(self, loop: Loop, cpus: float) -> None:
         self.loop = loop
@@ -67,6 +68,7 @@ class _Threads:
 
     def __call__(self, payload: Payload) -> None:
         torch.set_num_threads(self.threads)
+        logging.getLogger("ray.train").setLevel(logging.WARNING)
         self.loop(payload)
 
 

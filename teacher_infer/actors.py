@@ -18,6 +18,8 @@ from cluster.errors import ConfigError, UserError
 from teacher_infer.config import TeachConfig, VllmConfig
 from teacher_infer.engine import Task, VllmEngine
 
+LOG_SECONDS = 10.0
+
 Table = dict[str, Any]
 
 
@@ -106,6 +108,7 @@ def _through(
     count = len(next(iter(columns.values())))
     table = pa.table({"index": np.arange(count), **columns})
     blocks = [table.slice(start, config.batch_size) for start in range(0, count, config.batch_size)]
+    ray.data.DataContext.get_current().enable_progress_bars = False  # _collect prints its own
     answered = ray.data.from_arrow(blocks).map_batches(
         actor,
         fn_constructor_kwargs={"model": model, "config": config.engine, **options},
@@ -115,11 +118,24 @@ def _through(
         num_gpus=config.engine.tensor_parallel_size if config.engine.gpu else 0,
     )
     try:
-        parts = list(answered.iter_batches(batch_size=None, batch_format="pyarrow"))
+        return _collect(answered, actor.task, count)
     except ray.exceptions.RayTaskError as error:
         if isinstance(error.cause, UserError):
             raise error.cause from None
         raise
+
+
+def _collect(answered: ray.data.Dataset, task: Task, count: int) -> pa.Table:
+    """All answers in order, with a line of progress every few seconds."""
+    parts: list[pa.Table] = []
+    start = logged = time.perf_counter()
+    for part in answered.iter_batches(batch_size=None, batch_format="pyarrow"):
+        parts.append(part)
+        done, now = sum(map(len, parts)), time.perf_counter()
+        if now - logged > LOG_SECONDS or done == count:
+            left = (now - start) / done * (count - done)
+            print(f"{task}: {done:,} of {count:,} texts, {now - start:.0f} s, {left:.0f} s left", flush=True)
+            logged = now
     return pa.concat_tables(parts).sort_by("index")
 
 

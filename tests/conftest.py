@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from cluster.config import ClusterConfig
+from cluster.config import ClusterConfig, TrackingConfig
 from cluster.storage import output_directory
 from data_prep.schema import ITEMS, ITEMS_FILE
 
@@ -22,6 +22,22 @@ def ray_local() -> Iterator[None]:
 
     with ray_session(ClusterConfig(cpus=2)):
         yield
+
+
+@pytest.fixture(scope="session")
+def new_store(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], TrackingConfig]:
+    """Makes MLflow stores that share nothing; their tables, slow to create, are made once and copied."""
+    import mlflow
+
+    template = tmp_path_factory.mktemp("mlflow") / "runs.db"
+    mlflow.MlflowClient(f"sqlite:///{template}").search_experiments()
+
+    def make() -> TrackingConfig:
+        copy = tmp_path_factory.mktemp("store") / "runs.db"
+        copy.write_bytes(template.read_bytes())
+        return TrackingConfig(uri=f"sqlite:///{copy}")
+
+    return make
 
 
 MakeStudent = Callable[..., Path]

@@ -38,9 +38,8 @@ def test_set_up_installs_the_cuda_requirements_with_the_overrides_and_the_projec
 
 
 def test_images_carry_the_pinned_ray(cluster: dict[str, Any]) -> None:
-    pinned = dict(
-        line.split("==") for line in (ROOT / "requirements/cuda.txt").read_text().splitlines() if " " not in line
-    )
+    lines = (ROOT / "requirements/cuda.txt").read_text().splitlines()
+    pinned = dict(line.split("==") for line in lines if " " not in line)
     for image in ("head_image", "worker_image"):
         assert f":{pinned['ray']}-py311-" in cluster["docker"][image]
 

@@ -60,8 +60,8 @@ def test_a_version_without_a_usable_figure_is_an_error(text):
 
 
 @pytest.fixture(scope="module")
-def tracking(tmp_path_factory) -> TrackingConfig:
-    return TrackingConfig(uri=f"sqlite:///{tmp_path_factory.mktemp('store')}/runs.db")
+def tracking(new_store) -> TrackingConfig:
+    return new_store()
 
 
 def put(tracking: TrackingConfig, name: str, ndcg: float, dataset: str = "a") -> None:

@@ -5,7 +5,6 @@ import mlflow
 import pandas as pd
 import pytest
 
-from cluster.config import TrackingConfig
 from cluster.errors import ConfigError, ModelError
 from cluster.registry import Registry, ServedModel
 from cluster.tracking import Tracker
@@ -32,8 +31,8 @@ set_model(Repeat())
 
 
 @pytest.fixture(scope="module")
-def tracker(tmp_path_factory):
-    return Tracker(TrackingConfig(uri=f"sqlite:///{tmp_path_factory.mktemp('store')}/runs.db"))
+def tracker(new_store):
+    return Tracker(new_store())
 
 
 @pytest.fixture
@@ -105,10 +104,10 @@ def test_a_name_that_mlflow_refuses_is_a_config_error(tracker, served):
         register(tracker, served, "a/b")
 
 
-def test_lost_artifacts_are_a_model_error(tmp_path, served):
-    tracker = Tracker(TrackingConfig(uri=f"sqlite:///{tmp_path}/runs.db"))
+def test_lost_artifacts_are_a_model_error(new_store, served):
+    tracker = Tracker(new_store())
     version = register(tracker, served, "lost")
-    shutil.rmtree(tmp_path / "mlartifacts")
+    shutil.rmtree(Path(tracker.uri.removeprefix("sqlite:///")).parent / "mlartifacts")
     with pytest.raises(ModelError, match="`lost` version 1 cannot be loaded"):
         Registry(tracker).load(version)
 

@@ -16,8 +16,8 @@ def free_port() -> int:
 
 
 @pytest.fixture(scope="module")
-def tracker(tmp_path_factory):
-    return Tracker(TrackingConfig(uri=f"sqlite:///{tmp_path_factory.mktemp('store')}/runs.db", experiment="tests"))
+def tracker(new_store):
+    return Tracker(new_store())
 
 
 def read(tracker: Tracker, run_id: str) -> mlflow.entities.Run:
@@ -91,7 +91,7 @@ def test_runs_nest_and_end_with_their_state(tracker):
 
 @pytest.mark.engine
 def test_a_second_tracker_finds_the_same_experiment(tracker):
-    again = Tracker(TrackingConfig(uri=tracker.uri, experiment="tests"))
+    again = Tracker(TrackingConfig(uri=tracker.uri))
     with tracker.run("first") as first, again.run("second") as second:
         pass
     assert read(tracker, first.id).info.experiment_id == read(tracker, second.id).info.experiment_id

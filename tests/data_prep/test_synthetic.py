@@ -84,3 +84,13 @@ def test_users_who_own_all_that_is_on_sale_stop():
     table = interactions.columns.to_pandas()
     assert not table.duplicated(["user_id", "item_id"]).any()
     assert table.groupby("user_id").size().between(3, 50).all()
+
+
+def test_series_go_on_with_the_next_instalment(choices):
+    user, item, _, catalogue = choices
+    steps = []
+    for name in np.unique(user):
+        games = item[(user == name) & (catalogue.series[item] > 0)]
+        for series in np.unique(catalogue.series[games]):
+            steps.extend(np.diff(catalogue.number[games[catalogue.series[games] == series]]).tolist())
+    assert steps.count(1) > 1.5 * steps.count(-1)  # without the bonus for the next one both are as frequent

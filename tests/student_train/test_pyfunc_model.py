@@ -6,7 +6,6 @@ import mlflow
 import pandas as pd
 import pytest
 
-from cluster.config import TrackingConfig
 from cluster.errors import ModelError
 from cluster.registry import Registry
 from cluster.tracking import Tracker
@@ -38,8 +37,8 @@ print(json.dumps([answer.to_dict("list"), cluster.__file__, sorted(set(FORBIDDEN
 
 
 @pytest.fixture(scope="module")
-def tracker(tmp_path_factory):
-    return Tracker(TrackingConfig(uri=f"sqlite:///{tmp_path_factory.mktemp('store')}/runs.db"))
+def tracker(new_store):
+    return Tracker(new_store())
 
 
 @pytest.fixture
@@ -47,8 +46,8 @@ def model(tracker, make_student) -> mlflow.pyfunc.PyFuncModel:
     return Registry(tracker).load(register_student(tracker, make_student(), "here"))
 
 
-def test_it_answers_in_a_process_without_engines_and_without_this_project(tmp_path, make_student):
-    tracker = Tracker(TrackingConfig(uri=f"sqlite:///{tmp_path}/runs.db"))
+def test_it_answers_in_a_process_without_engines_and_without_this_project(tmp_path, new_store, make_student):
+    tracker = Tracker(new_store())
     directory = make_student()
     register_student(tracker, directory, "served")
     asked = subprocess.run(

@@ -1,7 +1,7 @@
 import pyarrow.parquet as pq
 import pytest
 
-from cluster.config import PromoteConfig, TrackingConfig
+from cluster.config import PromoteConfig
 from cluster.errors import ModelError, StaleInputError
 from cluster.promote import promote
 from cluster.storage import fingerprint, read_manifest
@@ -44,8 +44,8 @@ def test_an_unknown_item_ends_the_command_with_one_line_and_code_2(make_student,
 
 
 @pytest.mark.engine
-def test_the_champion_from_the_registry_answers_like_its_directory(make_student, tmp_path):
-    tracking = TrackingConfig(uri=f"sqlite:///{tmp_path}/runs.db")
+def test_the_champion_from_the_registry_answers_like_its_directory(make_student, new_store, tmp_path):
+    tracking = new_store()
     tracker = Tracker(tracking)
     for name, ndcg, seed in (("weak", 0.1, 0), ("strong", 0.2, 1)):
         register_student(tracker, make_student(name, ndcg=ndcg, seed=seed), "shop")
@@ -59,7 +59,6 @@ def test_the_champion_from_the_registry_answers_like_its_directory(make_student,
 
 
 @pytest.mark.engine
-def test_unknown_models_are_named(tmp_path):
-    tracking = TrackingConfig(uri=f"sqlite:///{tmp_path}/runs.db")
+def test_unknown_models_are_named(new_store, tmp_path):
     with pytest.raises(ModelError, match="no model `shop` is registered"):
-        recommend(RecommendConfig(model="models:/shop@champion", tracking=tracking, output=tmp_path / "out"))
+        recommend(RecommendConfig(model="models:/shop@champion", tracking=new_store(), output=tmp_path / "out"))

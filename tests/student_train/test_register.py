@@ -1,7 +1,6 @@
 import mlflow
 import pytest
 
-from cluster.config import TrackingConfig
 from cluster.errors import ModelError, StaleInputError
 from cluster.registry import Registry
 from cluster.storage import fingerprint
@@ -12,8 +11,8 @@ pytestmark = pytest.mark.engine
 
 
 @pytest.fixture(scope="module")
-def tracker(tmp_path_factory):
-    return Tracker(TrackingConfig(uri=f"sqlite:///{tmp_path_factory.mktemp('store')}/runs.db"))
+def tracker(new_store):
+    return Tracker(new_store())
 
 
 def test_a_version_carries_metrics_and_fingerprints(tracker, make_student):

@@ -17,8 +17,10 @@ from tune.config import AshaConfig, Range, SearchConfig, TuneConfig
 from tune.search import tune
 
 
-def small(dataset: Path, labels: Path | None, where: Path, **settings: object) -> TuneConfig:
-    """A search of seconds: a tiny student, two trials of two seeds."""
+def small(
+    dataset: Path, labels: Path | None, where: Path, tracking: TrackingConfig | None = None, **settings: object
+) -> TuneConfig:
+    """A search of seconds: a tiny student and two configurations."""
     shape = StudentConfig(width=8, heads=1, layers=1, history=5)
     train = TrainConfig(dataset=dataset, labels=labels, shape=shape, batch=32, epochs=4)
     settings = {"asha": AshaConfig(max_epochs=4, grace=1, reduction=2), "trials": 2, "concurrent": 1} | settings
@@ -26,16 +28,16 @@ def small(dataset: Path, labels: Path | None, where: Path, **settings: object) -
         train=train,
         output=where / "search",
         register_as="searched",
-        tracking=TrackingConfig(uri=f"sqlite:///{where}/runs.db"),
+        tracking=tracking or TrackingConfig(),
         cluster=ClusterConfig(cpus=2),
         **settings,
     )
 
 
 @pytest.fixture(scope="module")
-def searched(ray_local, dataset, labels, tmp_path_factory):
+def searched(ray_local, dataset, labels, new_store, tmp_path_factory):
     """One real search for all tests: its config and its output directory."""
-    config = small(dataset, labels, tmp_path_factory.mktemp("search"), seeds=2)
+    config = small(dataset, labels, tmp_path_factory.mktemp("search"), new_store(), seeds=2)
     return SimpleNamespace(config=config, output=tune(config))
 
 
@@ -103,10 +105,10 @@ def test_the_final_training_repeats_the_trial_of_its_seed(searched):
 
 
 @pytest.mark.engine
-def test_a_search_whose_trials_all_fail_says_why_and_leaves_nothing(ray_local, dataset, labels, tmp_path):
+def test_a_search_whose_trials_all_fail_says_why_and_leaves_nothing(ray_local, dataset, labels, new_store, tmp_path):
     search = SearchConfig(parameters=("learning_rate",), learning_rate=Range(low=1e28, high=1e30))
-    config = small(dataset, labels, tmp_path, search=search, trials=1)
-    with pytest.raises(ConfigError, match="all 1 trials failed; the first one: .*loss is"):
+    config = small(dataset, labels, tmp_path, new_store(), search=search, trials=1)
+    with pytest.raises(ConfigError, match=r"all 1 trials failed; the first one: .*loss is"):
         tune(config)
     assert not config.output.exists()
     client = mlflow.MlflowClient(Tracker(config.tracking).uri)
@@ -117,9 +119,9 @@ def test_a_search_whose_trials_all_fail_says_why_and_leaves_nothing(ray_local, d
 
 
 @pytest.mark.engine
-def test_a_trial_larger_than_the_cluster_is_refused(ray_local, dataset, labels, tmp_path):
+def test_a_trial_larger_than_the_cluster_is_refused(ray_local, dataset, labels, new_store, tmp_path):
     with pytest.raises(ConfigError, match="a trial asks for 64 CPU, the cluster has 2"):
-        tune(small(dataset, labels, tmp_path, cpus_per_trial=64))
+        tune(small(dataset, labels, tmp_path, new_store(), cpus_per_trial=64))
 
 
 def test_labels_of_another_data_set_are_refused(dataset, labels, tmp_path):
@@ -141,7 +143,7 @@ def test_searching_distillation_without_a_teacher_is_refused(dataset, tmp_path):
 
 def test_a_range_beyond_what_training_accepts_is_refused(dataset, labels, tmp_path):
     search = SearchConfig(parameters=("learning_rate",), learning_rate=Range(low=0, high=1))
-    with pytest.raises(ConfigError, match="`learning_rate` = 0.0"):
+    with pytest.raises(ConfigError, match=r"`learning_rate` = 0\.0"):
         tune(small(dataset, labels, tmp_path, search=search))
 
 
