@@ -60,8 +60,8 @@ class ExportedStudent:
             ) from error
         if items.num_rows != student.n_items:
             raise ModelError(f"{directory}: {items.num_rows} items, but weights for {student.n_items}; train it again")
-        columns = [items[name].to_pylist() for name in ("item_id", "title", "train_count")]
-        return cls(student.eval(), *columns, shape.history)
+        item_ids, titles, counts = (items[name].to_pylist() for name in ("item_id", "title", "train_count"))
+        return cls(student.eval(), item_ids, titles, counts, shape.history)
 
     @torch.inference_mode()
     def scores(self, histories: Sequence[Sequence[int]]) -> Tensor:

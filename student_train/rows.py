@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -85,12 +86,20 @@ def read_rows(dataset: Path, split: Split, length: int, padding: int, rank: int 
     )
 
 
-def add_labels(rows: Rows, labels: Path, split: Split, top_k: int) -> tuple[Rows, ScoreKind, Tensor]:
-    """Join the teacher's lists to rows by row id.
+class Labels(NamedTuple):
+    """The teacher's labels of B rows, in their order."""
 
-    Returns:
-        The rows with ``teacher_items`` [S, K]; the meaning of the scores; the target scores [S_all] of the whole
-        split, whose spread the confidence is measured in; ``confidence`` [S] holds the raw target scores of the rows.
+    items: Tensor
+    """The teacher's list, best first [B, K]."""
+    target_score: Tensor
+    """The teacher's score of the true item [B]."""
+    every_score: Tensor
+    """The same over all rows of the split."""
+    kind: ScoreKind
+
+
+def read_labels(row_id_B: Tensor, labels: Path, split: Split, top_k: int) -> Labels:
+    """Find the teacher's labels of rows by their row ids.
 
     Raises:
         StaleInputError: a row has no label, or the stored lists are shorter than ``top_k``.
@@ -98,20 +107,20 @@ def add_labels(rows: Rows, labels: Path, split: Split, top_k: int) -> tuple[Rows
     stored = ds.dataset([str(file) for file in label_files(labels, split)], format="parquet")
     kind: ScoreKind = stored.schema.metadata[SCORE_KIND_KEY].decode()
     every_score = _tensor(stored.to_table(columns=["target_score"])["target_score"])
-    first, last = int(rows.row_id.min()), int(rows.row_id.max())
+    first, last = int(row_id_B.min()), int(row_id_B.max())
     table = stored.to_table(
         columns=["row_id", "items", "target_score"],
         filter=(pc.field("row_id") >= first) & (pc.field("row_id") <= last),
     ).combine_chunks()
     label_id = table["row_id"].to_numpy()
     order = np.argsort(label_id, kind="stable")
-    place = np.searchsorted(label_id, rows.row_id.numpy(), sorter=order).clip(max=len(order) - 1)
+    place = np.searchsorted(label_id, row_id_B.numpy(), sorter=order).clip(max=len(order) - 1)
     at = order[place]
-    absent = label_id[at] != rows.row_id.numpy()
+    absent = label_id[at] != row_id_B.numpy()
     if absent.any():
         raise StaleInputError(
             f"{labels}: {int(absent.sum())} {split} rows have no label (first: row "
-            f"{int(rows.row_id[absent.argmax()])}): run `dllm2rec teach` again"
+            f"{int(row_id_B[absent.argmax()])}): run `dllm2rec teach` again"
         )
     lists = table["items"].combine_chunks()
     lengths = pc.list_value_length(lists)
@@ -123,8 +132,8 @@ def add_labels(rows: Rows, labels: Path, split: Split, top_k: int) -> tuple[Rows
         )
     starts = lists.offsets.to_numpy()[:-1][at]
     items = lists.values.to_numpy()[starts[:, None] + np.arange(top_k)]
-    score = _tensor(table["target_score"])[torch.from_numpy(at)]
-    return replace(rows, teacher_items=torch.from_numpy(items).long(), confidence=score), kind, every_score
+    score_B = _tensor(table["target_score"])[torch.from_numpy(at)]
+    return Labels(torch.from_numpy(items).long(), score_B, every_score, kind)
 
 
 def _tensor(column: pa.ChunkedArray) -> Tensor:

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from cluster.errors import ConfigError, StaleInputError
 from cluster.ray_session import ray_session
 from cluster.storage import Manifest, check_made_from, output_directory, read_manifest
+from cluster.tracking import Tracker
 from cluster.workers import Payload, last_checkpoint, run_workers
 from data_prep.schema import EMBEDDINGS_FILE, EMBEDDINGS_TENSOR, ITEMS_FILE
 from student_train.config import TrainConfig
@@ -21,7 +22,8 @@ from student_train.distillation.importance import confidence
 from student_train.evaluation import PROTOCOL
 from student_train.loop import Materials, Progress, fit
 from student_train.outcome import RESULT_FILE, measure, progress_line, write_student
-from student_train.rows import add_labels, read_rows
+from student_train.register import register_student
+from student_train.rows import read_labels, read_rows
 
 
 def train(config: TrainConfig) -> Path:
@@ -47,6 +49,9 @@ def train(config: TrainConfig) -> Path:
         f"{config.output}: {config.student}, test HR@20 {draft.metrics['test_hr@20']:.4f} NDCG@20 "
         f"{draft.metrics['test_ndcg@20']:.4f} ({PROTOCOL}), {draft.counts['parameters']:,} parameters"
     )
+    if config.register_as:
+        version = register_student(Tracker(config.tracking), config.output, config.register_as)
+        print(f"registered as {version.name} version {version.version}")
     return config.output
 
 
@@ -85,8 +90,9 @@ def load_materials(config: TrainConfig, rank: int = 0, world_size: int = 1) -> M
     rows = read_rows(config.dataset, "train", length, padding, rank, world_size)
     embeddings = None
     if config.labels is not None:
-        rows, kind, every_score = add_labels(rows, config.labels, "train", config.distillation.top_k)
-        rows.confidence = confidence(rows.confidence, kind, every_score)
+        labels = read_labels(rows.row_id, config.labels, "train", config.distillation.top_k)
+        rows.teacher_items = labels.items
+        rows.confidence = confidence(labels.target_score, labels.kind, labels.every_score)
         embeddings = load_file(config.labels / EMBEDDINGS_FILE)[EMBEDDINGS_TENSOR]
     return Materials(
         train=rows,

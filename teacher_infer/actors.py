@@ -14,11 +14,12 @@ import torch
 from ray.data import ActorPoolStrategy
 from torch import Tensor
 
-from cluster.errors import ConfigError, UserError
+from cluster.errors import ConfigError, ModelError, UserError
 from teacher_infer.config import TeachConfig, VllmConfig
 from teacher_infer.engine import Task, VllmEngine
 
 LOG_SECONDS = 10.0
+FAILURE = "failure"
 
 Table = dict[str, Any]
 
@@ -52,7 +53,7 @@ def embed_texts(model: Path, texts: Sequence[str], config: TeachConfig) -> Embed
 
 
 class _Actor:
-    """An actor that loads its engine at the first batch, so that a failure to load is a plain task error."""
+    """An actor that loads its engine at the first batch, so that a failure to load can be answered like any other."""
 
     task: Task
 
@@ -65,9 +66,12 @@ class _Actor:
         return VllmEngine(self.model, self.task, self.config)
 
     def __call__(self, batch: Table) -> Table:
-        engine = self.engine  # before the clock starts: start-up is not inference
-        start = time.perf_counter()
-        answers = self.answer(engine, batch)
+        try:
+            engine = self.engine  # before the clock starts: start-up is not inference
+            start = time.perf_counter()
+            answers = self.answer(engine, batch)
+        except UserError as error:  # as a value: Ray Data would wrap an exception in pages of its own
+            return {"index": batch["index"], FAILURE: [str(error)] * len(batch["index"])}
         each = (time.perf_counter() - start) / len(batch["index"])
         return {"index": batch["index"], **answers, "seconds": np.full(len(batch["index"]), each)}
 
@@ -117,12 +121,7 @@ def _through(
         num_cpus=config.engine.cpus,
         num_gpus=config.engine.tensor_parallel_size if config.engine.gpu else 0,
     )
-    try:
-        return _collect(answered, actor.task, count)
-    except ray.exceptions.RayTaskError as error:
-        if isinstance(error.cause, UserError):
-            raise error.cause from None
-        raise
+    return _collect(answered, actor.task, count)
 
 
 def _collect(answered: ray.data.Dataset, task: Task, count: int) -> pa.Table:
@@ -130,6 +129,8 @@ def _collect(answered: ray.data.Dataset, task: Task, count: int) -> pa.Table:
     parts: list[pa.Table] = []
     start = logged = time.perf_counter()
     for part in answered.iter_batches(batch_size=None, batch_format="pyarrow"):
+        if FAILURE in part.column_names:
+            raise ModelError(part[FAILURE][0].as_py())
         parts.append(part)
         done, now = sum(map(len, parts)), time.perf_counter()
         if now - logged > LOG_SECONDS or done == count:

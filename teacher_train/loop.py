@@ -17,7 +17,7 @@ from cluster.workers import Payload, last_checkpoint
 from data_prep.reading import read_titles
 from data_prep.schema import Split
 from teacher_train.config import TrainTeacherConfig
-from teacher_train.examples import Batch, Example, Slice, batches, encode, read_slice
+from teacher_train.examples import IGNORED, Batch, Example, Slice, batches, encode, read_slice
 from teacher_train.model import ResponseLoss, open_model, write_start, write_weights
 from teacher_train.progress import Progress
 
@@ -72,17 +72,17 @@ class Training:
     def _examples(self) -> tuple[list[Example], list[Example]]:
         titles, config = read_titles(self.config.dataset), self.config
 
-        def read(split: Split, rows: int | None) -> list[Example]:
+        def read(split: Split, rows: int | None, learn_from: str) -> list[Example]:
             table = read_slice(config.dataset, split, Slice(self.rank, self.world, rows, config.seed))
             if not len(table):
                 raise DataError(f"{config.dataset} has fewer {split} rows than {self.world} workers: lower --workers")
-            encoded = encode(table, titles, self.tokenizer, config.max_tokens, config.learn_from)
+            encoded = encode(table, titles, self.tokenizer, config.max_tokens, learn_from)
             self.progress.dropped_history_titles += encoded.dropped
             return encoded.examples
 
-        rows = read("train", config.max_rows)
+        rows = read("train", config.max_rows, config.learn_from)
         self.progress.rows = len(rows) * self.world
-        return rows, read("validation", config.validation_rows)
+        return rows, read("validation", config.validation_rows, "response")
 
     def _step(self, batch: Batch) -> None:
         start = time.perf_counter()
@@ -101,11 +101,7 @@ class Training:
             self._print(f"loss {loss.item():.4f}")
 
     def _evaluate(self) -> None:
-        module = self.engine.module.eval()
-        with torch.inference_mode():
-            losses = [self.engine(*batch) for batch in self._batches(self.validation, None)]
-        module.train()
-        loss = self.engine.mean(torch.stack(losses).mean()).item()
+        loss = self._validation_loss()
         train_loss = self.engine.mean(torch.stack(self.losses).mean()).item()
         self.losses = []
         better = self.progress.evaluated(train_loss, loss)
@@ -116,6 +112,18 @@ class Training:
                 write_weights(self.engine.module.lm, weights, self.best)
         if self.config.workers.max_failures:
             self._checkpoint()
+
+    def _validation_loss(self) -> float:
+        """Mean over all labelled tokens of all ranks' validation rows, whatever the batches."""
+        module = self.engine.module.eval()
+        total = torch.zeros(2, dtype=torch.float64)
+        with torch.inference_mode():
+            for batch in self._batches(self.validation, None):
+                tokens = int((batch.labels != IGNORED).sum())
+                total += torch.tensor([self.engine(*batch).item() * tokens, tokens], dtype=torch.float64)
+        module.train()
+        loss, tokens = self.engine.mean(total.to(self.engine.device)).tolist()
+        return loss / tokens
 
     def _checkpoint(self) -> None:
         with tempfile.TemporaryDirectory() as directory:

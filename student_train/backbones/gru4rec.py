@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from student_train.config import StudentConfig
+from student_train.dropout import Dropout
 
 
 class GRU4Rec(nn.Module):
@@ -13,7 +14,7 @@ class GRU4Rec(nn.Module):
         super().__init__()
         between = config.dropout if config.layers > 1 else 0.0
         self.gru = nn.GRU(config.width, config.width, config.layers, batch_first=True, dropout=between)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     def forward(self, embedded_BLD: Tensor, present_BL: Tensor) -> Tensor:
         """State after the newest item.

@@ -2,10 +2,10 @@
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from cluster.errors import ConfigError
 from student_train.config import StudentConfig
+from student_train.dropout import Dropout
 
 
 class SASRec(nn.Module):
@@ -16,7 +16,7 @@ class SASRec(nn.Module):
         if config.width % config.heads:
             raise ConfigError(f"`shape.heads` = {config.heads} does not divide `shape.width` = {config.width}")
         self.positions = nn.Parameter(torch.randn(config.history, config.width) * 0.02)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.width)
 
@@ -50,7 +50,7 @@ class Block(nn.Module):
         super().__init__()
         width = config.width
         self.heads = config.heads
-        self.rate = config.dropout
+        self.scale = (width // config.heads) ** -0.5
         self.attention_norm = nn.LayerNorm(width)
         self.query = nn.Linear(width, width)
         self.key_value = nn.Linear(width, 2 * width)
@@ -59,18 +59,17 @@ class Block(nn.Module):
             nn.LayerNorm(width),
             nn.Linear(width, width),
             nn.ReLU(),
-            nn.Dropout(config.dropout),
+            Dropout(config.dropout),
             nn.Linear(width, width),
         )
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     def forward(self, queries_BQD: Tensor, context_BLD: Tensor, visible_B1QL: Tensor) -> Tensor:
         """States [B, Q, D] of the query positions."""
         query = self._split(self.query(self.attention_norm(queries_BQD)))
         key, value = map(self._split, self.key_value(self.attention_norm(context_BLD)).chunk(2, dim=-1))
-        attended = functional.scaled_dot_product_attention(
-            query, key, value, attn_mask=visible_B1QL, dropout_p=self.rate if self.training else 0.0
-        )
+        logits_BHQL = (query @ key.transpose(-1, -2) * self.scale).masked_fill(~visible_B1QL, -torch.inf)
+        attended = self.dropout(logits_BHQL.softmax(-1)) @ value
         states_BQD = queries_BQD + self.dropout(self.mix(attended.transpose(1, 2).flatten(2)))
         return states_BQD + self.dropout(self.feed_forward(states_BQD))
 

@@ -3,6 +3,7 @@
 An objective also says how it reads a score as a log-likelihood, so that ranking distillation speaks its language.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 from torch import Tensor
@@ -21,12 +22,8 @@ class Loss(Protocol):
         ...
 
 
-class LogLikelihood(Protocol):
-    """Log-likelihood [B, N] of each item under the objective."""
-
-    def __call__(self, scores_BN: Tensor) -> Tensor:
-        """Log-likelihoods [B, N]."""
-        ...
+LogLikelihood = Callable[[Tensor], Tensor]
+"""Log-likelihood [B, N] of each item, from scores [B, N]."""
 
 
 class Objective(NamedTuple):
@@ -36,7 +33,7 @@ class Objective(NamedTuple):
     log_likelihood: LogLikelihood
 
 
-OBJECTIVES = {
+OBJECTIVES: dict[str, Objective] = {
     "bce": Objective(bce, functional.logsigmoid),
     "softmax": Objective(softmax, lambda scores_BN: functional.log_softmax(scores_BN, dim=1)),
 }

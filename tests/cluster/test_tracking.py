@@ -1,4 +1,11 @@
+import contextlib
+import os
+import signal
 import socket
+import subprocess
+import sys
+import time
+import urllib.request
 from pathlib import Path
 
 import mlflow
@@ -18,6 +25,25 @@ def free_port() -> int:
 @pytest.fixture(scope="module")
 def tracker(new_store):
     return Tracker(new_store())
+
+
+@pytest.fixture
+def server(tmp_path):
+    """The address of an MLflow server of its own."""
+    address = f"http://127.0.0.1:{(port := free_port())}"
+    store = ["--backend-store-uri", f"sqlite:///{tmp_path}/server.db", "--artifacts-destination", f"{tmp_path}/files"]
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    with (tmp_path / "server.log").open("w") as log:
+        process = subprocess.Popen(command + store, stdout=log, stderr=log, start_new_session=True)
+    try:
+        for _ in range(360):
+            with contextlib.suppress(OSError), urllib.request.urlopen(f"{address}/health"):
+                break
+            time.sleep(0.5)
+        yield address
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait()
 
 
 def read(tracker: Tracker, run_id: str) -> mlflow.entities.Run:
@@ -120,3 +146,16 @@ def test_unusable_stores_are_one_line(tmp_path):
             Tracker(TrackingConfig(uri=uri))
         assert uri in str(caught.value)
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.engine
+def test_a_server_holds_runs_and_artifacts_like_a_file(server, tmp_path):
+    tracker = Tracker(TrackingConfig(uri=server))
+    (tmp_path / "b.txt").write_text("b")
+    with tracker.run("remote") as run:
+        run.log_metrics({"ndcg@20": 0.5}, step=3)
+        run.log_artifacts([tmp_path / "b.txt"])
+    stored = read(tracker, run.id)
+    assert stored.info.status == "FINISHED"
+    assert stored.data.metrics == {"ndcg_at_20": 0.5}
+    assert [p.read_text() for p in (tmp_path / "files").rglob("b.txt")] == ["b"]

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from cluster.errors import StaleInputError
-from student_train.rows import Rows, add_labels, read_rows
+from student_train.rows import Rows, read_labels, read_rows
 from tests.student_train.conftest import N_ITEMS, ROWS, STORED_K
 
 
@@ -36,24 +36,24 @@ def test_more_workers_than_rows_are_refused(dataset: Path) -> None:
 
 def test_labels_are_joined_by_row_id_not_by_line(dataset: Path, labels: Path) -> None:
     rows = read_rows(dataset, "train", 5, N_ITEMS, 1, 3)
-    joined, kind, every_score = add_labels(rows, labels, "train", 4)
-    assert kind == "distance"
-    assert joined.teacher_items.tolist() == [[(t + k) % N_ITEMS for k in range(4)] for t in rows.target.tolist()]
-    assert torch.allclose(joined.confidence, rows.row_id / 100)
-    assert len(every_score) == ROWS["train"]
+    found = read_labels(rows.row_id, labels, "train", 4)
+    assert found.kind == "distance"
+    assert found.items.tolist() == [[(t + k) % N_ITEMS for k in range(4)] for t in rows.target.tolist()]
+    assert torch.allclose(found.target_score, rows.row_id / 100)
+    assert len(found.every_score) == ROWS["train"]
 
 
 def test_a_row_without_label_is_named(dataset: Path, labels: Path) -> None:
     rows = read_rows(dataset, "train", 5, N_ITEMS)
     rows.row_id[17] = 100_000
     with pytest.raises(StaleInputError, match=r"1 train rows have no label \(first: row 100000\)"):
-        add_labels(rows, labels, "train", 4)
+        read_labels(rows.row_id, labels, "train", 4)
 
 
 def test_lists_shorter_than_asked_for_are_refused(dataset: Path, labels: Path) -> None:
     rows = read_rows(dataset, "train", 5, N_ITEMS)
     with pytest.raises(StaleInputError, match=f"hold {STORED_K} items, .distillation.top_k. asks for 13"):
-        add_labels(rows, labels, "train", 13)
+        read_labels(rows.row_id, labels, "train", 13)
 
 
 def test_batches_visit_every_row_before_any_twice() -> None:

@@ -23,7 +23,7 @@ def small(
     """A search of seconds: a tiny student and two configurations."""
     shape = StudentConfig(width=8, heads=1, layers=1, history=5)
     train = TrainConfig(dataset=dataset, labels=labels, shape=shape, batch=32, epochs=4)
-    settings = {"asha": AshaConfig(max_epochs=4, grace=1, reduction=2), "trials": 2, "concurrent": 1} | settings
+    settings = {"asha": AshaConfig(max_epochs=4, grace=1, reduction=2), "trials": 2} | settings
     return TuneConfig(
         train=train,
         output=where / "search",
