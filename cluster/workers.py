@@ -1,6 +1,7 @@
 """The one launcher of Ray Train: a loop on N workers, restarted from its last checkpoint after a failure."""
 
 import logging
+import os
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -48,7 +49,7 @@ def run_workers(loop: Loop, payload: Payload, config: WorkersConfig, name: str, 
                 storage_path=config.storage or storage,
                 failure_config=FailureConfig(max_failures=config.max_failures),
                 checkpoint_config=CheckpointConfig(num_to_keep=1),
-                logging_config=LoggingConfig(log_level="WARNING"),
+                logging_config=LoggingConfig(log_level="WARNING" if config.autoscale else "ERROR"),
             ),
         )
         try:
@@ -60,13 +61,16 @@ def run_workers(loop: Loop, payload: Payload, config: WorkersConfig, name: str, 
 
 
 class _Worker:
-    """Runs the loop with as many threads as the worker has CPUs, and without Ray Train's own notes in its log."""
+    """Runs the loop where the driver runs, so that relative paths hold, with as many threads as the worker has CPUs."""
 
     def __init__(self, loop: Loop, cpus: float) -> None:
         self.loop = loop
         self.threads = max(1, int(cpus))
+        self.directory = Path.cwd()
 
     def __call__(self, payload: Payload) -> None:
+        if self.directory.is_dir():
+            os.chdir(self.directory)
         torch.set_num_threads(self.threads)
         logging.getLogger("ray.train").setLevel(logging.WARNING)
         self.loop(payload)

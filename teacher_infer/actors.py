@@ -1,6 +1,5 @@
 """vLLM engines as actors of Ray Data: a table of texts in, a table of answers out, in the order of the input."""
 
-import os
 import time
 from collections.abc import Sequence
 from functools import cached_property
@@ -108,7 +107,8 @@ def _through(
     actor: type[_Actor], model: Path, columns: dict[str, list[Any]], config: TeachConfig, **options: int
 ) -> pa.Table:
     """Run a table through ``config.workers`` actors and put the answers back into order."""
-    _check_resources(config)
+    if not config.engine.autoscale:
+        _check_resources(config)
     count = len(next(iter(columns.values())))
     table = pa.table({"index": np.arange(count), **columns})
     blocks = [table.slice(start, config.batch_size) for start in range(0, count, config.batch_size)]
@@ -144,7 +144,7 @@ def _check_resources(config: TeachConfig) -> None:
     have = ray.cluster_resources()
     gpus = config.engine.tensor_parallel_size if config.engine.gpu else 0
     for name, each in (("CPU", config.engine.cpus), ("GPU", gpus)):
-        if each * config.workers > have.get(name, 0) and not os.environ.get("DLLM2REC_AUTOSCALING"):
+        if each * config.workers > have.get(name, 0):
             raise ConfigError(
                 f"{config.workers} vLLM workers ask for {each * config.workers:g} {name}, the cluster has "
                 f"{have.get(name, 0):g}: lower --workers, or join a larger cluster"

@@ -14,6 +14,7 @@ class VllmConfig(Config):
 
     cpus: float = Field(1, gt=0, description="CPUs per engine.")
     gpu: bool = Field(False, description="Run on GPUs, tensor_parallel_size of them per engine.")
+    autoscale: bool = Field(False, description="The cluster grows on demand: wait for engines that do not fit yet.")
     tensor_parallel_size: int = Field(1, ge=1, description="GPUs that one engine is spread over.")
     gpu_memory_utilization: float = Field(0.9, gt=0, le=1, description="Share of a GPU's memory an engine may take.")
     kv_cache_memory_bytes: int = Field(256 << 20, ge=1 << 20, description="Key/value cache of an engine on CPU, bytes.")
