@@ -1,0 +1,91 @@
+"""The whole road at its smallest, on real engines: raw logs to titles from the registry."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from cluster.config import TrackingConfig
+from cluster.errors import ConfigError
+from cluster.storage import read_manifest
+from demo.config import DemoConfig
+from demo.demo import demo
+from demo.road import plan
+
+ROAD = {
+    "prepare": {"source": "synthetic", "rows": "every", "synthetic": {"items": 60, "users": 60}},
+    "train-teacher": {"model": {"layers": 1, "width": 64, "heads": 2, "vocabulary": 512}, "epochs": 1, "max_rows": 100},
+    "teach": {"ranking": "ground", "max_new_tokens": 8},
+    "train": {"shape": {"width": 16, "layers": 1}, "epochs": 2},
+    "tune": {"trials": 2, "search": {"parameters": ["lam"]}, "asha": {"max_epochs": 2, "grace": 1}},
+}
+
+
+def config(tmp_path: Path, **changes: object) -> DemoConfig:
+    tracking = TrackingConfig(uri=f"sqlite:///{tmp_path / 'mlruns.db'}")
+    road = tmp_path / "road.yaml"
+    road.write_text(yaml.safe_dump(ROAD))
+    settings = {"road": road, "output": tmp_path / "out", "tracking": tracking, "students": ("sasrec",)}
+    return DemoConfig(**(settings | changes))
+
+
+@pytest.mark.engine
+def test_the_whole_road(ray_local: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = demo(config(tmp_path))
+    printed = capsys.readouterr().out
+    for name in ("teacher", "sasrec plain", "sasrec distilled", "sasrec searched"):
+        assert f"\n{name} " in printed
+    assert f"Report: {output / 'report' / 'report.html'}" in printed
+    assert printed.count("  (") >= 10
+    page = (output / "report" / "report.html").read_text()
+    for picture in ("quality.png", "speed.png", "learning.png"):
+        assert picture in page
+        assert (output / "report" / picture).read_bytes().startswith(b"\x89PNG")
+    made = {
+        verb: read_manifest(output / folder, verb)
+        for folder, verb in {
+            "dataset": "prepare",
+            "teacher": "train-teacher",
+            "labels": "teach",
+            "search": "tune",
+            "promotion": "promote",
+            "recommendations": "recommend",
+            "report": "demo",
+        }.items()
+    }
+    assert made["teach"].inputs["dataset"] == made["prepare"].fingerprint
+    distilled = read_manifest(output / "students" / "sasrec-distilled-0", "train")
+    assert distilled.inputs["labels"] == made["teach"].fingerprint
+    plain = read_manifest(output / "students" / "sasrec-plain-0", "train")
+    assert "labels" not in plain.inputs
+    assert plain.counts["parameters"] == distilled.counts["parameters"]
+    assert made["recommend"].counts["recommendations"] == 10
+
+
+def test_a_road_without_a_teacher_section_trains_none(tmp_path: Path) -> None:
+    settings = config(tmp_path)
+    road = {verb: section for verb, section in ROAD.items() if verb != "train-teacher"}
+    settings.road.write_text(yaml.safe_dump(road | {"teach": {"ranking": "embed", "teacher": "minilm"}}))
+    planned = plan(settings)
+    assert planned.train_teacher is None
+    assert planned.teach.teacher == "minilm"
+
+
+def test_every_step_reads_what_the_one_before_it_wrote(tmp_path: Path) -> None:
+    planned = plan(config(tmp_path, seeds=(0, 1)))
+    assert planned.train_teacher is not None
+    assert planned.tune is not None
+    assert planned.train_teacher.dataset == planned.teach.dataset == planned.prepare.output
+    assert planned.teach.teacher == str(planned.train_teacher.output)
+    assert planned.tune.train.labels == planned.teach.output
+    outputs = [one.output for several in planned.students.values() for one in several]
+    assert len(set(outputs)) == len(outputs) == 4
+    assert all(one.labels is None for one in planned.students["sasrec plain"])
+    assert {one.labels for one in planned.students["sasrec distilled"]} == {planned.teach.output}
+
+
+def test_a_bad_value_names_the_file_the_verb_and_the_field(tmp_path: Path) -> None:
+    settings = config(tmp_path)
+    settings.road.write_text(yaml.safe_dump(ROAD | {"train": {"epochs": 0}}))
+    with pytest.raises(ConfigError, match=r"road.yaml: `train.epochs` = 0"):
+        plan(settings)

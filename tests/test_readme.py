@@ -1,0 +1,44 @@
+"""The README's commands are real: every `dllm2rec` line parses, every make target and linked file exists."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from cluster.config import load_config
+from dllm2rec import VERBS, load
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = "\n".join(re.findall(r"```bash\n(.*?)```", README, flags=re.DOTALL)).replace("\\\n", " ")
+COMMANDS = [line for line in BLOCKS.splitlines() if line.startswith("dllm2rec ")]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_of_the_readme_is_accepted(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    _, verb, *rest = shlex.split(command, comments=True)
+    if verb == "submit":
+        at = next(i for i, word in enumerate(rest) if word in VERBS)
+        verb, rest = rest[at], rest[at + 1 :]
+    load_config(load(VERBS[verb].config), verb, list(VERBS), rest)
+
+
+def test_every_verb_is_shown() -> None:
+    assert {command.split()[1] for command in COMMANDS} >= set(VERBS) - {"demo"}
+
+
+def test_make_targets_exist() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    targets = re.findall(r"^make ([\w-]+)", BLOCKS, flags=re.MULTILINE)
+    assert {"demo", "test"} <= set(targets)
+    for target in targets:
+        assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE)
+
+
+def test_linked_files_exist() -> None:
+    links = re.findall(r"\]\(([^)#:]+)\)", README)
+    assert links
+    for link in links:
+        assert (ROOT / link).exists(), link
