@@ -30,7 +30,7 @@ install: $(VENV)/.installed
 
 $(VENV)/.installed: requirements/$(EXTRA).txt requirements/overrides.txt pyproject.toml
 	test -x $(UV) || { $(PYTHON) -m venv $(VENV) && $(BIN)/pip install -q uv==0.13.8; }
-	$(UV) pip install -q --python $(BIN)/python --overrides requirements/overrides.txt $(TORCH_SOURCE) -r requirements/$(EXTRA).txt
+	$(UV) pip install -q --compile-bytecode --python $(BIN)/python --overrides requirements/overrides.txt $(TORCH_SOURCE) -r requirements/$(EXTRA).txt
 	$(UV) pip install -q --python $(BIN)/python --no-deps --config-setting editable_mode=compat -e .
 	touch $@
 
