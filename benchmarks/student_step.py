@@ -45,7 +45,7 @@ def rows_per_second(case: str, n_items: int, teacher_width: int, steps: int) -> 
     """Rows per second of forward, losses, backward and AdamW."""
     student, distillation = CASES[case]
     shape = StudentConfig(layers=1, heads=1, dropout=0.1, history=HISTORY)
-    config = TrainConfig(student=student, shape=shape, objective=ObjectiveConfig(), distillation=distillation)
+    config = TrainConfig(student=student, shape=shape, objective=ObjectiveConfig(loss="bce"), distillation=distillation)
     generator = torch.Generator().manual_seed(0)
     counts = torch.randint(100, (n_items,), generator=generator)
     rows = _rows(n_items, distillation.top_k, generator)

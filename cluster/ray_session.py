@@ -5,6 +5,7 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import ray
 from ray.exceptions import AuthenticationError
@@ -52,25 +53,17 @@ def connect(config: ClusterConfig) -> None:
         ConfigError: no Ray answers at ``config.address``.
     """
     os.environ.update(QUIET_ENVIRONMENT | WORKER_ENVIRONMENT)
+    # It announces at every start that tokens are on, which is what we want.
+    logging.getLogger("ray._private.authentication.authentication_token_setup").setLevel(logging.ERROR)
     # Inside a submitted job RAY_ADDRESS names the cluster that runs it.
     address = config.address or os.environ.get("RAY_ADDRESS") or "local"
-    options = {}
+    options: dict[str, Any] = {}
     if address == "local":
         os.environ.update(LOCAL_ENVIRONMENT)
         options = {"num_cpus": config.cpus, "include_dashboard": False}
     try:
         _probe(address)
-        ray.init(
-            address=address,
-            runtime_env={
-                "env_vars": WORKER_ENVIRONMENT,
-                "worker_process_setup_hook": "cluster.ray_session.quiet_worker",
-            },
-            logging_level=logging.WARNING,
-            log_to_driver=True,
-            configure_logging=True,
-            **options,
-        )
+        _start(address, options)
     except AuthenticationError as error:
         raise ConfigError(
             f"Ray at --cluster.address {address} refuses the token: set RAY_AUTH_TOKEN to the one its head has"
@@ -80,12 +73,24 @@ def connect(config: ClusterConfig) -> None:
         raise ConfigError(f"no Ray answers at --cluster.address {address}: {reason[:200]}") from error
 
 
-def quiet_worker() -> None:
-    """Keep Ray's and DeepSpeed's own chatter out of a worker's log, which the user reads for progress."""
-    for name in ("ray.train", "ray.data", "DeepSpeed"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    # It asks the dashboard, which a local Ray does without.
-    logging.getLogger("ray.train.v2._internal.execution.controller.placement_group_cleaner").setLevel(logging.ERROR)
+def _start(address: str, options: dict[str, Any]) -> None:
+    """Call ``ray.init``; a local Ray that a busy machine did not start within Ray's own limit gets a second chance."""
+    for last in (False, True):
+        try:
+            ray.init(
+                address=address,
+                runtime_env={"env_vars": WORKER_ENVIRONMENT, "worker_process_setup_hook": "cluster.quiet.quiet_worker"},
+                logging_level=logging.WARNING,
+                **options,
+            )
+            return
+        except Exception as error:
+            # Ray raises a bare Exception here and nowhere else.
+            if "timed out during startup" not in str(error):
+                raise
+            ray.shutdown()
+            if last:
+                raise ConfigError("Ray did not start in time, twice: this machine is too busy; try again") from error
 
 
 def _probe(address: str) -> None:

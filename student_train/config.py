@@ -22,7 +22,7 @@ class StudentConfig(Config):
 class ObjectiveConfig(Config):
     """The student's own loss."""
 
-    loss: Literal["bce", "softmax"] = Field("bce", description="BCE with sampled negatives, or full softmax.")
+    loss: Literal["softmax", "bce"] = Field("softmax", description="Full softmax, or BCE with sampled negatives.")
     negatives: int = Field(1, ge=1, description="Sampled negatives per row (BCE).")
     dro_weight: float = Field(0.1, ge=0, description="Alpha of the DRO term; used by the student dros only.")
     dro_beta: float = Field(1.0, gt=0, description="Beta of the DRO term.")

@@ -14,7 +14,6 @@ from safetensors.torch import load_file
 from cluster.errors import ConfigError, StaleInputError
 from cluster.ray_session import ray_session
 from cluster.storage import Manifest, check_made_from, output_directory, read_manifest
-from cluster.tracking import Tracker
 from cluster.workers import Payload, last_checkpoint, run_workers
 from data_prep.schema import EMBEDDINGS_FILE, EMBEDDINGS_TENSOR, ITEMS_FILE
 from student_train.config import TrainConfig
@@ -22,7 +21,6 @@ from student_train.distillation.importance import confidence
 from student_train.evaluation import PROTOCOL
 from student_train.loop import Materials, Progress, fit
 from student_train.outcome import RESULT_FILE, measure, progress_line, write_student
-from student_train.register import register_student
 from student_train.rows import read_labels, read_rows
 
 
@@ -50,9 +48,17 @@ def train(config: TrainConfig) -> Path:
         f"{draft.metrics['test_ndcg@20']:.4f} ({PROTOCOL}), {draft.counts['parameters']:,} parameters"
     )
     if config.register_as:
-        version = register_student(Tracker(config.tracking), config.output, config.register_as)
-        print(f"registered as {version.name} version {version.version}")
+        _register(config, config.register_as)
     return config.output
+
+
+def _register(config: TrainConfig, name: str) -> None:
+    # MLflow is imported here, for every worker imports this module and none needs it.
+    from cluster.tracking import Tracker
+    from student_train.register import register_student
+
+    version = register_student(Tracker(config.tracking), config.output, name)
+    print(f"registered as {version.name} version {version.version}")
 
 
 def check_inputs(config: TrainConfig) -> dict[str, str]:

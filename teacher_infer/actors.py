@@ -1,6 +1,7 @@
 """vLLM engines as actors of Ray Data: a table of texts in, a table of answers out, in the order of the input."""
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -51,7 +52,7 @@ def embed_texts(model: Path, texts: Sequence[str], config: TeachConfig) -> Embed
     return Embeddings(torch.from_numpy(values.astype(np.float32)), table["seconds"].to_numpy())
 
 
-class _Actor:
+class _Actor(ABC):
     """An actor that loads its engine at the first batch, so that a failure to load can be answered like any other."""
 
     task: Task
@@ -74,8 +75,9 @@ class _Actor:
         each = (time.perf_counter() - start) / len(batch["index"])
         return {"index": batch["index"], **answers, "seconds": np.full(len(batch["index"]), each)}
 
+    @abstractmethod
     def answer(self, engine: VllmEngine, batch: Table) -> Table:
-        raise NotImplementedError
+        """Answers to one batch, beside its index."""
 
 
 class Generator(_Actor):

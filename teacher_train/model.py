@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, LlamaConfig
+from transformers.utils.logging import disable_progress_bar
 
 from cluster.errors import ConfigError, ModelError, StaleInputError
 from data_prep.reading import read_titles
@@ -76,6 +77,7 @@ def open_model(start_from: Path | None, directory: Path) -> Any:  # noqa: ANN401
 
 def write_weights(lm: Any, state: dict[str, Tensor], directory: Path) -> None:  # noqa: ANN401
     """Write the model ``lm`` with the float32 weights that a :class:`ResponseLoss` around it has in ``state``."""
+    disable_progress_bar()
     weights = {name.removeprefix("lm."): value for name, value in state.items()}
     lm.save_pretrained(directory, state_dict={name: weights[name] for name in lm.state_dict() if name in weights})
 

@@ -1,0 +1,11 @@
+"""Set-up of every Ray worker process; imports nothing heavy, for each actor runs it."""
+
+import logging
+
+
+def quiet_worker() -> None:
+    """Keep Ray's and DeepSpeed's own chatter out of a worker's log, which the user reads for progress."""
+    for name in ("ray.train", "ray.data", "DeepSpeed"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    # It asks the dashboard, which a local Ray does without.
+    logging.getLogger("ray.train.v2._internal.execution.controller.placement_group_cleaner").setLevel(logging.ERROR)
