@@ -25,6 +25,9 @@ class Follow(tune.Callback):
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:  # noqa: ANN401
         """Open the trial's run and record its point."""
+        self._open(trial)
+
+    def _open(self, trial: Trial) -> None:
         if trial.trial_id in self._runs:
             return
         self._numbers[trial.trial_id] = len(self._numbers) + 1
@@ -50,7 +53,8 @@ class Follow(tune.Callback):
         self._end(trial, "FINISHED", state_of(last), f"{METRIC} {last[BEST]:.4f} after {last[EPOCH]} epochs")
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:  # noqa: ANN401
-        """Close the run of a trial that failed."""
+        """Close the run of a trial that failed, perhaps before it started."""
+        self._open(trial)
         self._end(trial, "FAILED", "failed", reason_of(trial.get_error()))
 
     def _end(self, trial: Trial, status: RunStatus, state: str, figure: str) -> None:
