@@ -12,7 +12,7 @@ class StudentConfig(Config):
     """The shape of the student."""
 
     width: int = Field(64, ge=4, description="Width D of item embeddings and states.")
-    layers: int = Field(2, ge=1, description="GRU layers or self-attention blocks.")
+    layers: int = Field(1, ge=1, description="GRU layers or self-attention blocks.")
     heads: int = Field(2, ge=1, description="Attention heads (SASRec); must divide the width.")
     dropout: float = Field(0.3, ge=0, lt=1, description="Dropout on embeddings and inside blocks.")
     history: int = Field(10, ge=1, description="Newest history items used.")
@@ -51,7 +51,7 @@ class TrainConfig(Config):
     shape: StudentConfig = StudentConfig()
     objective: ObjectiveConfig = ObjectiveConfig()
     distillation: DistillationConfig = DistillationConfig()
-    learning_rate: float = Field(1e-3, gt=0, description="Learning rate of AdamW.")
+    learning_rate: float = Field(3e-3, gt=0, description="Learning rate of AdamW.")
     weight_decay: float = Field(0.0, ge=0, description="Weight decay of AdamW.")
     batch: int = Field(256, ge=1, description="Rows per worker and step (micro batch).")
     epochs: int = Field(100, ge=1, description="Most epochs.")
