@@ -13,7 +13,8 @@ def test_a_point_changes_its_parameters_and_nothing_else():
     config = point_config(base, POINT)
     assert (config.distillation.lam, config.distillation.ed_weight) == (0.7, 2.0)
     assert (config.learning_rate, config.seed) == (0.01, 5)
-    back = {"lam": base.distillation.lam, "ed_weight": base.distillation.ed_weight, "learning_rate": 1e-3, "seed": 0}
+    weights = base.distillation
+    back = {"lam": weights.lam, "ed_weight": weights.ed_weight, "learning_rate": base.learning_rate, "seed": base.seed}
     assert point_config(config, back) == base
 
 
