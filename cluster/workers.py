@@ -8,14 +8,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import ray
 import torch
 from ray import train
 from ray.train import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from cluster.config import WorkersConfig
-from cluster.errors import ConfigError, UserError
+from cluster.errors import UserError
+from cluster.resources import check_resources
 
 Payload = dict[str, Any]
 Loop = Callable[[Payload], None]
@@ -35,9 +35,10 @@ def run_workers(loop: Loop, payload: Payload, config: WorkersConfig, name: str, 
         ConfigError: the cluster is too small for the workers asked for.
         UserError: raised by the loop on any worker.
     """
-    if not config.autoscale:
-        _check_resources(config)
     resources: dict[str, float] = {"CPU": config.cpus} | ({"GPU": 1} if config.gpu else {})
+    if not config.autoscale:
+        asked = {name: each * config.count for name, each in resources.items()}
+        check_resources(f"{config.count} training workers", asked, "lower --workers.count or --workers.cpus")
     with tempfile.TemporaryDirectory(prefix="dllm2rec-train-") as storage:
         trainer = TorchTrainer(
             _Worker(loop, config.cpus),
@@ -80,17 +81,6 @@ def last_checkpoint() -> Path | None:
     """Directory of the checkpoint to resume from, inside a restarted worker."""
     checkpoint = train.get_checkpoint()
     return Path(checkpoint.to_directory()) if checkpoint else None
-
-
-def _check_resources(config: WorkersConfig) -> None:
-    have = ray.cluster_resources()
-    for resource, each in (("CPU", config.cpus), ("GPU", 1.0 if config.gpu else 0.0)):
-        wanted = each * config.count
-        if wanted > have.get(resource, 0):
-            raise ConfigError(
-                f"{config.count} training workers ask for {wanted:g} {resource}, the cluster has "
-                f"{have.get(resource, 0):g}: lower --workers.count or --workers.cpus, or join a larger cluster"
-            )
 
 
 def _user_error(error: BaseException) -> UserError | None:

@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from statistics import mean, stdev
 
 from safetensors import safe_open
 
 from cluster.storage import Manifest, read_manifest
+from cluster.text import aligned
 
 COLUMNS = ("hr@5", "hr@10", "hr@20", "ndcg@5", "ndcg@10", "ndcg@20")
 
@@ -47,12 +49,7 @@ def student_figures(name: str, directories: Sequence[Path]) -> Figures:
 def render(lines: Sequence[Figures]) -> str:
     """The table as text."""
     header = ["", *(name.upper() for name in COLUMNS), "test s", "parameters"]
-    rows = [header, *(row(line) for line in lines)]
-    widths = [max(len(cells[at]) for cells in rows) for at in range(len(header))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) if at == 0 else cell.rjust(width) for at, (cell, width) in enumerate(pairs))
-        for pairs in (list(zip(cells, widths, strict=True)) for cells in rows)
-    )
+    return aligned([header, *map(row, lines)])
 
 
 def row(line: Figures) -> list[str]:
@@ -76,9 +73,5 @@ def _parameters(model: Path) -> int:
     for file in sorted(model.glob("*.safetensors")):
         with safe_open(file, framework="np") as weights:
             for name in weights.keys():  # noqa: SIM118  # not a mapping
-                shape = weights.get_slice(name).get_shape()
-                size = 1
-                for length in shape:
-                    size *= length
-                total += size
+                total += prod(weights.get_slice(name).get_shape())
     return total

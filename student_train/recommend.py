@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 
 from cluster.registry import Registry
 from cluster.storage import output_directory, read_manifest
+from cluster.text import aligned
 from cluster.tracking import Tracker
 from student_train.recommend_config import RecommendConfig
 from student_train.recommender import Recommender
@@ -54,14 +55,8 @@ def render(table: pa.Table) -> str:
     """The rows as text with aligned columns."""
     rows = table.to_pylist()
     shown = [r["title"] if len(r["title"]) <= _TITLE_WIDTH else r["title"][: _TITLE_WIDTH - 1] + "…" for r in rows]
-    title = max(map(len, ["title", *shown]))
-    item = max(map(len, ["item id", *(r["item_id"] for r in rows)]))
-    lines = [f"{'rank':>4}  {'title':<{title}}  {'item id':<{item}}  {'score':>10}"]
-    lines += [
-        f"{r['rank']:>4}  {text:<{title}}  {r['item_id']:<{item}}  {r['score']:>10.4f}"
-        for r, text in zip(rows, shown, strict=True)
-    ]
-    return "\n".join(lines)
+    cells = [[str(r["rank"]), text, r["item_id"], f"{r['score']:.4f}"] for r, text in zip(rows, shown, strict=True)]
+    return aligned([["rank", "title", "item id", "score"], *cells], left=(1, 2))
 
 
 def _ask_registry(config: RecommendConfig) -> tuple[pd.DataFrame, str]:

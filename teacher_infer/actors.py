@@ -14,7 +14,8 @@ import torch
 from ray.data import ActorPoolStrategy
 from torch import Tensor
 
-from cluster.errors import ConfigError, ModelError, UserError
+from cluster.errors import ModelError, UserError
+from cluster.resources import check_resources
 from teacher_infer.config import TeachConfig, VllmConfig
 from teacher_infer.engine import Task, VllmEngine
 
@@ -109,8 +110,10 @@ def _through(
     actor: type[_Actor], model: Path, columns: dict[str, list[Any]], config: TeachConfig, **options: int
 ) -> pa.Table:
     """Run a table through ``config.workers`` actors and put the answers back into order."""
+    each = {"CPU": config.engine.cpus, "GPU": config.engine.tensor_parallel_size if config.engine.gpu else 0}
     if not config.engine.autoscale:
-        _check_resources(config)
+        asked = {name: amount * config.workers for name, amount in each.items()}
+        check_resources(f"{config.workers} vLLM workers", asked, "lower --workers")
     count = len(next(iter(columns.values())))
     table = pa.table({"index": np.arange(count), **columns})
     blocks = [table.slice(start, config.batch_size) for start in range(0, count, config.batch_size)]
@@ -120,8 +123,8 @@ def _through(
         fn_constructor_kwargs={"model": model, "config": config.engine, **options},
         batch_size=config.batch_size,
         compute=ActorPoolStrategy(size=config.workers),
-        num_cpus=config.engine.cpus,
-        num_gpus=config.engine.tensor_parallel_size if config.engine.gpu else 0,
+        num_cpus=each["CPU"],
+        num_gpus=each["GPU"],
     )
     return _collect(answered, actor.task, count)
 
@@ -140,14 +143,3 @@ def _collect(answered: ray.data.Dataset, task: Task, count: int) -> pa.Table:
             print(f"{task}: {done:,} of {count:,} texts, {now - start:.0f} s, {left:.0f} s left", flush=True)
             logged = now
     return pa.concat_tables(parts).sort_by("index")
-
-
-def _check_resources(config: TeachConfig) -> None:
-    have = ray.cluster_resources()
-    gpus = config.engine.tensor_parallel_size if config.engine.gpu else 0
-    for name, each in (("CPU", config.engine.cpus), ("GPU", gpus)):
-        if each * config.workers > have.get(name, 0):
-            raise ConfigError(
-                f"{config.workers} vLLM workers ask for {each * config.workers:g} {name}, the cluster has "
-                f"{have.get(name, 0):g}: lower --workers, or join a larger cluster"
-            )

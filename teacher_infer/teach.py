@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 from cluster.errors import ConfigError
 from cluster.ray_session import ray_session
 from cluster.storage import check_free, fingerprint, output_directory, read_manifest
+from cluster.text import aligned
 from data_prep.reading import longest_history, read_titles
 from data_prep.schema import EMBEDDINGS_FILE, EMBEDDINGS_TENSOR
 from teacher_infer.config import TeachConfig
@@ -65,8 +66,8 @@ def _resolved(config: TeachConfig, items: int) -> TeachConfig:
 
 def _report(config: TeachConfig, metrics: dict[str, float]) -> str:
     names = [f"{metric}@{cutoff}" for metric in ("hr", "ndcg") for cutoff in CUTOFFS if cutoff <= config.top_k]
-    lines = [f"{'teacher':<12}" + "".join(f"{name:>9}" for name in [*names, "seconds"])]
+    lines = [["teacher", *names, "seconds"]]
     for split in config.splits:
-        values = "".join(f"{metrics.get(f'{split}_{name}', float('nan')):>9.4f}" for name in names)
-        lines.append(f"{split:<12}{values}{metrics[f'{split}_seconds']:>9.1f}")
-    return "\n".join(lines)
+        values = [f"{metrics.get(f'{split}_{name}', float('nan')):.4f}" for name in names]
+        lines.append([split, *values, f"{metrics[f'{split}_seconds']:.1f}"])
+    return aligned(lines)

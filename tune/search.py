@@ -6,7 +6,6 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import ray
 from pydantic import ValidationError
 from ray import tune as ray_tune
 from ray.tune.schedulers import ASHAScheduler
@@ -15,6 +14,7 @@ from ray.tune.search import BasicVariantGenerator
 from cluster.config import describe
 from cluster.errors import ConfigError
 from cluster.ray_session import ray_session
+from cluster.resources import check_resources
 from cluster.storage import check_free, output_directory
 from cluster.tracking import Tracker
 from student_train.config import TrainConfig
@@ -110,7 +110,8 @@ def search(config: TuneConfig, base: TrainConfig, follow: Follow) -> ray_tune.Re
     """
     resources = {"cpu": config.cpus_per_trial, "gpu": config.gpus_per_trial}
     if not base.workers.autoscale:
-        _check_resources(resources)
+        asked = {name.upper(): amount for name, amount in resources.items()}
+        check_resources("one trial's workers", asked, "lower --cpus-per-trial or --gpus-per-trial")
     os.environ.update(QUIET_ENVIRONMENT)
     for logger in QUIET_LOGGERS:
         logging.getLogger(logger).setLevel(logging.ERROR)
@@ -150,13 +151,3 @@ def space(config: TuneConfig) -> dict[str, Any]:
 
 def _domain(values: Range) -> Any:  # noqa: ANN401  # Ray Tune's domain class
     return ray_tune.loguniform(values.low, values.high) if values.log else ray_tune.uniform(values.low, values.high)
-
-
-def _check_resources(wanted: dict[str, float]) -> None:
-    have = ray.cluster_resources()
-    for name, amount in wanted.items():
-        if amount > have.get(name.upper(), 0):
-            raise ConfigError(
-                f"a trial asks for {amount:g} {name.upper()}, the cluster has {have.get(name.upper(), 0):g}: "
-                f"lower --{name}s-per-trial or join a larger cluster"
-            )

@@ -120,7 +120,7 @@ def test_a_search_whose_trials_all_fail_says_why_and_leaves_nothing(ray_local, d
 
 @pytest.mark.engine
 def test_a_trial_larger_than_the_cluster_is_refused(ray_local, dataset, labels, new_store, tmp_path):
-    with pytest.raises(ConfigError, match="a trial asks for 64 CPU, the cluster has 2"):
+    with pytest.raises(ConfigError, match="one trial's workers ask for 64 CPU, the cluster has 2"):
         tune(small(dataset, labels, tmp_path, new_store(), cpus_per_trial=64))
 
 
