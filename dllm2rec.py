@@ -25,6 +25,9 @@ VERBS = {
     "teach": Verb("teacher_infer.config:TeachConfig", "teacher_infer.teach:teach", "label rows with a teacher (vLLM)"),
     "train": Verb("student_train.config:TrainConfig", "student_train.train:train", "train and distil a student"),
     "tune": Verb("tune.config:TuneConfig", "tune.search:tune", "search the distillation weights (Ray Tune)"),
+    "compare": Verb(
+        "compare.config:CompareConfig", "compare.compare:compare", "students × strategies × seeds, tables and pictures"
+    ),
     "promote": Verb("cluster.config:PromoteConfig", "cluster.promote:promote", "make a version the champion if better"),
     "recommend": Verb(
         "student_train.recommend_config:RecommendConfig", "student_train.recommend:recommend", "titles for a history"

@@ -60,20 +60,27 @@ def output_directory(
     draft = Draft(aside)
     try:
         yield draft
-        manifest = Manifest(
-            verb=verb,
-            version=version("dllm2rec"),
-            created=datetime.now(UTC),
-            config=config.model_dump(mode="json"),
-            inputs=inputs or {},
-            counts=draft.counts,
-            metrics=draft.metrics,
-            fingerprint=fingerprint(aside),
-        )
-        (aside / MANIFEST_FILE).write_text(manifest.model_dump_json(indent=2) + "\n")
+        write_manifest(draft, verb=verb, config=config, inputs=inputs)
         _rename_into_place(aside, path)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def write_manifest(draft: Draft, *, verb: str, config: Config, inputs: dict[str, str] | None = None) -> None:
+    """Mark a directory as finished; for verbs that fill theirs step by step, to be called last."""
+    manifest = Manifest(
+        verb=verb,
+        version=version("dllm2rec"),
+        created=datetime.now(UTC),
+        config=config.model_dump(mode="json"),
+        inputs=inputs or {},
+        counts=draft.counts,
+        metrics=draft.metrics,
+        fingerprint=fingerprint(draft.path),
+    )
+    aside = draft.path / f".{MANIFEST_FILE}.{os.getpid()}"
+    aside.write_text(manifest.model_dump_json(indent=2) + "\n")
+    aside.rename(draft.path / MANIFEST_FILE)
 
 
 def check_free(path: Path, verb: str, overwrite: bool) -> None:

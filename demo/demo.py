@@ -23,7 +23,7 @@ from demo.figures import Figures, render, student_figures, teacher_figures
 from demo.report import REPORT_FILE, write_report
 from demo.road import Road, plan
 from student_train.config import TrainConfig
-from student_train.evaluation import PROTOCOL
+from student_train.evaluation import protocol
 from student_train.outcome import CURVE_FILE
 from student_train.recommend import RECOMMENDATIONS_FILE, recommend
 from student_train.recommend_config import RecommendConfig
@@ -69,12 +69,15 @@ def demo(config: DemoConfig) -> Path:
                 PromoteConfig(name=config.register_as, output=config.output / "promotion", tracking=config.tracking)
             )
             answer = _recommend(config, road)
+    filtered = next(iter(road.students.values()))[0].filter_history
     with output_directory(report, verb=VERB, config=config, inputs=_inputs(road), overwrite=config.overwrite) as draft:
         curves = {name: configs[0].output / CURVE_FILE for name, configs in road.students.items()}
-        write_report(draft.path, f"dllm2rec: {config.road.stem}", lines, curves, answer)
+        write_report(draft.path, f"dllm2rec: {config.road.stem}", protocol(filtered), lines, curves, answer)
         draft.metrics |= {f"{name}_seconds": value for name, value in seconds.items()}
         draft.metrics |= {f"{line.name}_test_ndcg@20": line.mean("ndcg@20") for line in lines}
-    print(f"\nTest set, {PROTOCOL}:\n{render(lines)}\n\nReport: {report / REPORT_FILE}\n\n" + "\n".join(answer))
+    print(
+        f"\nTest set, {protocol(filtered)}:\n{render(lines)}\n\nReport: {report / REPORT_FILE}\n\n" + "\n".join(answer)
+    )
     print("\n" + ", ".join(f"{name} {value:.0f} s" for name, value in seconds.items()))
     return config.output
 

@@ -11,20 +11,25 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
 from demo.figures import COLUMNS, Figures, row
-from student_train.evaluation import PROTOCOL
 
 REPORT_FILE = "report.html"
 TEACHER_COLOUR, PLAIN_COLOUR, DISTILLED_COLOUR = "#d1495b", "#9aa5b1", "#1f6f8b"
 
 
 def write_report(
-    directory: Path, title: str, lines: Sequence[Figures], curves: Mapping[str, Path], answer: Sequence[str]
+    directory: Path,
+    title: str,
+    protocol: str,
+    lines: Sequence[Figures],
+    curves: Mapping[str, Path],
+    answer: Sequence[str],
 ) -> None:
     """Write ``report.html`` and its pictures into ``directory``.
 
     Args:
         directory: existing directory.
         title: what was run.
+        protocol: how the figures were taken.
         lines: teacher first, then students.
         curves: learning-curve files by student.
         answer: the shown history and the recommended titles, as text lines.
@@ -34,7 +39,7 @@ def write_report(
         "Quality against time": _speed(directory, lines),
         "Learning": _learning(directory, curves),
     }
-    (directory / REPORT_FILE).write_text(_page(title, lines, pictures, answer), encoding="utf-8")
+    (directory / REPORT_FILE).write_text(_page(title, protocol, lines, pictures, answer), encoding="utf-8")
 
 
 def _colour(name: str) -> str:
@@ -91,7 +96,9 @@ def _save(figure: plt.Figure, file: Path) -> str:
     return file.name
 
 
-def _page(title: str, lines: Sequence[Figures], pictures: Mapping[str, str], answer: Sequence[str]) -> str:
+def _page(
+    title: str, protocol: str, lines: Sequence[Figures], pictures: Mapping[str, str], answer: Sequence[str]
+) -> str:
     head = "".join(f"<th>{html.escape(name)}</th>" for name in ("", *map(str.upper, COLUMNS), "test s", "parameters"))
     body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row(line)) + "</tr>" for line in lines)
     shown = "".join(
@@ -103,7 +110,7 @@ def _page(title: str, lines: Sequence[Figures], pictures: Mapping[str, str], ans
         "body{font:15px/1.5 system-ui,sans-serif;max-width:1000px;margin:2em auto;padding:0 1em}"
         "table{border-collapse:collapse}td,th{padding:.25em .8em;text-align:right;border-bottom:1px solid #ddd}"
         "td:first-child{text-align:left}img{max-width:100%}</style>"
-        f"<h1>{html.escape(title)}</h1><p>Protocol: {html.escape(PROTOCOL)}; selection on validation NDCG@20, test "
+        f"<h1>{html.escape(title)}</h1><p>Protocol: {html.escape(protocol)}; selection on validation NDCG@20, test "
         f"evaluated once.</p><table><tr>{head}</tr>{body}</table>{shown}"
         f"<h2>Recommendations</h2><pre>{text}</pre></html>\n"
     )

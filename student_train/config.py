@@ -7,13 +7,15 @@ from pydantic import Field
 
 from cluster.config import ClusterConfig, Config, EngineConfig, TrackingConfig, WorkersConfig
 
+StudentName = Literal["gru4rec", "caser", "sasrec", "dros", "hstu"]
+
 
 class StudentConfig(Config):
     """The shape of the student."""
 
     width: int = Field(64, ge=4, description="Width D of item embeddings and states.")
     layers: int = Field(1, ge=1, description="GRU layers or self-attention blocks.")
-    heads: int = Field(2, ge=1, description="Attention heads (SASRec); must divide the width.")
+    heads: int = Field(2, ge=1, description="Attention heads (SASRec, HSTU); must divide the width.")
     dropout: float = Field(0.3, ge=0, lt=1, description="Dropout on embeddings and inside blocks.")
     history: int = Field(10, ge=1, description="Newest history items used.")
     output: Literal["tied", "separate"] = Field("tied", description="Whether input and output share one item table.")
@@ -22,22 +24,46 @@ class StudentConfig(Config):
 class ObjectiveConfig(Config):
     """The student's own loss."""
 
-    loss: Literal["softmax", "bce"] = Field("softmax", description="Full softmax, or BCE with sampled negatives.")
-    negatives: int = Field(1, ge=1, description="Sampled negatives per row (BCE).")
-    dro_weight: float = Field(0.1, ge=0, description="Alpha of the DRO term; used by the student dros only.")
+    loss: Literal["softmax", "sampled_softmax", "bce", "gbce"] = Field(
+        "softmax", description="Full softmax, softmax over sampled items with logQ correction, BCE or gBCE."
+    )
+    negatives: int = Field(1, ge=1, description="Sampled negatives per row (all but the full softmax).")
+    gbce_calibration: float = Field(0.75, ge=0, le=1, description="Calibration t of gBCE; 0 makes it BCE.")
+    dro_weight: float | None = Field(
+        None, ge=0, description="Alpha of the DRO term; by default 0.1 for the student dros and 0 for the others."
+    )
     dro_beta: float = Field(1.0, gt=0, description="Beta of the DRO term.")
+
+
+Strategy = Literal["soft", "dllm2rec", "dllm2rec-official", "rd", "cd", "rrd", "dcd", "unkd", "hint", "htd"]
+Side = Literal["both", "input", "output", "none"]
 
 
 class DistillationConfig(Config):
     """What the student takes from the teacher; used when labels are given."""
 
-    lam: float = Field(0.5, ge=0, description="Lambda, weight of the ranking distillation; 0 switches it off.")
-    top_k: int = Field(10, ge=1, description="Length K of the teacher list used.")
-    gamma_position: float = Field(0.3, ge=0, description="Weight of the position importance.")
-    gamma_confidence: float = Field(0.5, ge=0, description="Weight of the teacher's confidence.")
-    gamma_consistency: float = Field(0.1, ge=0, description="Weight of the student-teacher agreement.")
-    beta: float = Field(1.0, gt=0, description="Decay of the position importance, in ranks.")
-    ed_weight: float = Field(1.0, ge=0, description="Weight of the projected teacher embeddings; 0 switches them off.")
+    strategy: Strategy = Field("soft", description="How the student learns from the teacher's labels.")
+    lam: float = Field(0.5, ge=0, description="Lambda, weight of the strategy's loss; 0 switches it off.")
+    trust: float = Field(
+        2.0,
+        ge=0,
+        description="Lambda is multiplied by (the teacher's validation NDCG@20 over the student's best, at most 1) to "
+        "this power; 0 keeps it as it is.",
+    )
+    top_k: int = Field(20, ge=1, description="Length K of the teacher list used.")
+    gamma_position: float = Field(0.3, ge=0, description="Weight of the position importance (dllm2rec).")
+    gamma_confidence: float = Field(0.5, ge=0, description="Weight of the teacher's confidence (dllm2rec).")
+    gamma_consistency: float = Field(0.1, ge=0, description="Weight of the student-teacher agreement (dllm2rec).")
+    beta: float = Field(1.0, gt=0, description="Decay of the position importance, in ranks (dllm2rec, rd).")
+    temperature: float = Field(0.4, gt=0, description="Temperature of the teacher's scores, in standard deviations.")
+    embedding: Side = Field("both", description="Side of the item table that the projected teacher embeddings join.")
+    ed_weight: float = Field(3.0, ge=0, description="Weight of the projected teacher embeddings; 0 switches them off.")
+    projector: Literal["linear", "mlp"] = Field("linear", description="Maps teacher embeddings to the student's width.")
+    projector_start: Literal["random", "pca"] = Field(
+        "pca", description="Start of a linear projector: random, or the principal components of the embeddings."
+    )
+    freeze_projector: bool = Field(False, description="Keep the projector as it starts.")
+    offset: bool = Field(True, description="Learn an embedding per item beside the projected one.")
 
 
 class TrainConfig(Config):
@@ -47,7 +73,7 @@ class TrainConfig(Config):
     labels: Path | None = Field(None, description="Label directory (verb teach); none trains the plain student.")
     output: Path = Field(Path("runs/student"), description="Student directory to write.")
     overwrite: bool = Field(False, description="Replace an earlier student in the output directory.")
-    student: Literal["gru4rec", "sasrec", "dros"] = Field("sasrec", description="Student; dros is SASRec with DRO.")
+    student: StudentName = Field("sasrec", description="Student; dros is SASRec with the DRO term.")
     shape: StudentConfig = StudentConfig()
     objective: ObjectiveConfig = ObjectiveConfig()
     distillation: DistillationConfig = DistillationConfig()
@@ -57,6 +83,7 @@ class TrainConfig(Config):
     epochs: int = Field(100, ge=1, description="Most epochs.")
     evaluate_every: int = Field(1, ge=1, description="Epochs between evaluations on validation.")
     patience: int = Field(10, ge=1, description="Evaluations without gain in validation NDCG@20 before stopping.")
+    filter_history: bool = Field(False, description="Leave history items out of the ranking when evaluating.")
     seed: int = Field(0, ge=0, description="Seed of weights, batches and negatives.")
     register_as: str | None = Field(None, description="Name to register the student under in MLflow; none does not.")
     workers: WorkersConfig = WorkersConfig()

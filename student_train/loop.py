@@ -6,16 +6,16 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from cluster.engine import Engine
 from cluster.errors import UserError
 from student_train.config import TrainConfig
 from student_train.evaluation import evaluate, metric_means
-from student_train.objectives.dro import propensity
+from student_train.learner import Learner, fold
 from student_train.rows import Rows
-from student_train.step import batch_losses
-from student_train.student import DistilledStudent, Student, fold
+from student_train.step import Step
+from student_train.student import Student
 
 SELECTION_METRIC = "ndcg@20"
 
@@ -30,6 +30,8 @@ class Materials:
     """Targets per item in the train split [N]."""
     teacher_embeddings: Tensor | None
     """Teacher embeddings [N, E]; none for a plain student."""
+    teacher_ndcg: float | None = None
+    """The teacher's own validation NDCG@20, where its labels have it."""
     rank: int = 0
     world_size: int = 1
     total_rows: int = 0
@@ -75,20 +77,22 @@ def fit(
     Raises:
         UserError: the loss is not finite.
     """
-    model = build(config, materials)
-    optimizer = torch.optim.AdamW(model.parameters(), config.learning_rate, weight_decay=config.weight_decay)
-    engine = Engine(model, optimizer, config.engine, config.batch)
+    learner = build(config, materials)
+    trained = [parameter for parameter in learner.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trained, config.learning_rate, weight_decay=config.weight_decay)
+    engine = Engine(learner, optimizer, config.engine, config.batch)
     torch.manual_seed(config.seed * 1009 + materials.rank)
     progress = Progress(**engine.load(resume)) if resume else Progress()
-    propensity_N = propensity(materials.train_count).to(engine.device)
+    step = Step(config, materials.train_count, engine.device)
     steps = -(-materials.total_rows // (materials.world_size * config.batch))
     while progress.epoch < config.epochs and not _exhausted(progress, config):
         started = time.perf_counter()
         progress.epoch += 1
-        loss = _epoch(engine, config, materials, propensity_N, steps, progress.epoch)
+        step.lam = config.distillation.lam * trust(config, materials.teacher_ndcg, progress)
+        loss = _epoch(engine, step, materials, steps, progress.epoch)
         if progress.epoch % config.evaluate_every == 0 or progress.epoch == config.epochs:
-            state = fold(engine.state_dict(), engine.module)
-            metrics = _validate(engine, _plain(config, materials, state), materials.validation)
+            state = fold(engine.state_dict(), learner)
+            metrics = _validate(engine, _plain(config, materials, state), materials.validation, config.filter_history)
             progress.seconds += time.perf_counter() - started
             progress.record(metrics | {"loss": loss}, state)
             on_evaluation(progress, lambda directory: engine.save(directory, asdict(progress)))
@@ -97,29 +101,38 @@ def fit(
     return _plain(config, materials, progress.best_state), progress
 
 
-def build(config: TrainConfig, materials: Materials) -> nn.Module:
+def trust(config: TrainConfig, teacher_ndcg: float | None, progress: Progress) -> float:
+    """How far to follow the teacher in the next epoch, in [0, 1].
+
+    A teacher that ranks worse than the student has less to teach the better the student becomes; one that ranks better
+    is followed in full. Both are judged on validation rows.
+    """
+    if teacher_ndcg is None or not progress.best:
+        return 1.0
+    ratio = teacher_ndcg / max(progress.best[SELECTION_METRIC], 1e-12)
+    return min(1.0, ratio) ** config.distillation.trust
+
+
+def build(config: TrainConfig, materials: Materials) -> Learner:
     """The model to train; the same weights on every worker."""
     torch.manual_seed(config.seed)
-    student = Student(config.student, config.shape, len(materials.train_count))
-    if materials.teacher_embeddings is None or not config.distillation.ed_weight:
-        return student
-    return DistilledStudent(student, materials.teacher_embeddings, config.distillation.ed_weight)
+    n_items = len(materials.train_count)
+    return Learner(config.student, config.shape, n_items, materials.teacher_embeddings, config.distillation)
 
 
-def _epoch(
-    engine: Engine, config: TrainConfig, materials: Materials, propensity_N: Tensor, steps: int, epoch: int
-) -> float:
+def _epoch(engine: Engine, step: Step, materials: Materials, steps: int, epoch: int) -> float:
     """One pass over this worker's rows; returns the mean loss over all workers."""
+    config = step.config
     generator = torch.Generator().manual_seed((config.seed * 1009 + epoch) * 1009 + materials.rank)
     engine.module.train()
     total = torch.zeros((), device=engine.device)
-    for step, batch in enumerate(materials.train.batches(config.batch, steps, generator)):
+    for number, batch in enumerate(materials.train.batches(config.batch, steps, generator)):
         batch = batch.to(engine.device)
-        loss = batch_losses(engine(batch.history).float(), batch, propensity_N, config, generator).total
+        loss = step(engine, batch, generator).total
         if not loss.isfinite():
             rows = ", ".join(map(str, batch.row_id[:5].tolist()))
             raise UserError(
-                f"loss is {loss.item()} at epoch {epoch}, step {step}, worker {materials.rank} (rows {rows} …): "
+                f"loss is {loss.item()} at epoch {epoch}, step {number}, worker {materials.rank} (rows {rows} …): "
                 "lower --learning-rate or --distillation.lam"
             )
         engine.backward(loss)
@@ -128,8 +141,8 @@ def _epoch(
     return float(engine.mean(total / steps))
 
 
-def _validate(engine: Engine, plain: Student, rows: Rows) -> dict[str, float]:
-    sums = evaluate(plain.to(engine.device), rows, engine.device)
+def _validate(engine: Engine, plain: Student, rows: Rows, filter_history: bool) -> dict[str, float]:
+    sums = evaluate(plain.to(engine.device), rows, engine.device, filter_history)
     return metric_means(engine.mean(sums.to(engine.device)).cpu())
 
 

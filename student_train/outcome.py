@@ -8,12 +8,16 @@ from typing import Any
 import torch
 
 from cluster.engine import mean_over_workers
+from cluster.storage import read_manifest
+from data_prep.reading import read_titles
 from data_prep.schema import ITEMS_FILE
+from student_train.assessment import TOP, Catalogue, assess
 from student_train.config import TrainConfig
-from student_train.evaluation import evaluate, metric_means
+from student_train.evaluation import scored
 from student_train.exported import export_student
+from student_train.labels import read_labels
 from student_train.loop import Materials, Progress
-from student_train.rows import read_rows
+from student_train.rows import Rows, read_rows
 from student_train.student import Student
 
 CURVE_FILE = "curve.json"
@@ -26,13 +30,13 @@ def measure(config: TrainConfig, materials: Materials, student: Student, progres
     Returns:
         ``metrics`` (validation and test, seconds) and ``counts`` of the student's manifest.
     """
-    length, padding = config.shape.history, student.n_items
-    rows = read_rows(config.dataset, "test", length, padding, materials.rank, materials.world_size)
+    rows = _test_rows(config, materials, student.n_items)
+    catalogue = Catalogue.of(read_titles(config.dataset), materials.train_count)
     device = next(student.parameters()).device
     started = time.perf_counter()
-    sums = evaluate(student, rows, device)
+    rank_all(student, rows, device)
     seconds = time.perf_counter() - started
-    test = metric_means(mean_over_workers(sums))
+    test = assess(student, rows, catalogue, device, materials.rank, config.filter_history)
     validation = {f"validation_{name}": value for name, value in progress.best.items() if name != "loss"}
     return {
         "metrics": validation
@@ -49,6 +53,22 @@ def measure(config: TrainConfig, materials: Materials, student: Student, progres
             "world_size": materials.world_size,
         },
     }
+
+
+def rank_all(student: Student, rows: Rows, device: torch.device) -> None:
+    """Score the catalogue for every row and take the top 20: what answering the test set costs."""
+    for _, scores_BN in scored(student, rows, device):
+        scores_BN.topk(min(TOP, student.n_items), dim=1)
+
+
+def _test_rows(config: TrainConfig, materials: Materials, padding: int) -> Rows:
+    """Test rows, with the teacher's lists where the labels have them."""
+    rows = read_rows(config.dataset, "test", config.shape.history, padding, materials.rank, materials.world_size)
+    if config.labels is not None:
+        stored = read_manifest(config.labels, "teach").config
+        if "test" in stored["splits"]:
+            rows.teacher = read_labels(rows.row_id, config.labels, "test", min(TOP, stored["top_k"]))
+    return rows
 
 
 def write_student(

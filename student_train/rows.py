@@ -1,48 +1,60 @@
-"""A worker's rows as tensors: histories and targets from the data set's shards, teacher lists joined by row id."""
+"""A worker's rows as tensors: histories and targets from the data set's shards."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
 from cluster.errors import StaleInputError
-from data_prep.schema import SCORE_KIND_KEY, ScoreKind, Split, label_files, sequence_files
+from data_prep.schema import Split, sequence_files
+
+
+@dataclass
+class Taught:
+    """What the teacher says about S rows."""
+
+    items: Tensor
+    """Its list [S, K], best first."""
+    logits: Tensor
+    """Its scores of them [S, K], larger is better, in standard deviations over the train rows."""
+    distance: Tensor
+    """Its scores of them [S, K], smaller is better, as it gives them."""
+    confidence: Tensor
+    """How far to trust it [S]: see :func:`student_train.distillation.importance.confidence`."""
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> "Taught":
+        """The same with every tensor changed."""
+        return Taught(change(self.items), change(self.logits), change(self.distance), change(self.confidence))
 
 
 @dataclass
 class Rows:
-    """Rows of one worker; all tensors share the first dimension.
-
-    ``history`` [S, L] is padded on the left with N; ``teacher_items`` [S, K] and ``confidence`` [S] are there only
-    when the student is distilled.
-    """
+    """Rows of one worker; all tensors share the first dimension. ``history`` [S, L] is padded on the left with N."""
 
     row_id: Tensor
     history: Tensor
     target: Tensor
-    teacher_items: Tensor | None = None
-    confidence: Tensor | None = None
+    teacher: Taught | None = None
 
     def __len__(self) -> int:
         return len(self.row_id)
 
     def take(self, index: Tensor) -> "Rows":
         """The rows at ``index``."""
-        taken = {f.name: getattr(self, f.name) for f in fields(self)}
-        return Rows(**{name: value[index] for name, value in taken.items() if value is not None})
+        return self._map(lambda values: values[index])
 
     def to(self, device: torch.device) -> "Rows":
         """The rows on ``device``."""
-        moved = {f.name: getattr(self, f.name) for f in fields(self)}
-        return replace(self, **{name: value.to(device) for name, value in moved.items() if value is not None})
+        return self._map(lambda values: values.to(device))
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> "Rows":
+        teacher = self.teacher.map(change) if self.teacher else None
+        return Rows(change(self.row_id), change(self.history), change(self.target), teacher)
 
     def batches(self, size: int, steps: int, generator: torch.Generator) -> Iterator["Rows"]:
         """``steps`` batches of ``size`` rows in random order, wrapping around where the rows do not suffice."""
@@ -80,63 +92,14 @@ def read_rows(dataset: Path, split: Split, length: int, padding: int, rank: int 
         start += count
     table = pa.concat_tables(parts).combine_chunks()
     return Rows(
-        row_id=_tensor(table["row_id"]),
+        row_id=column_tensor(table["row_id"]),
         history=_left_padded(table["history"].combine_chunks(), length, padding),
-        target=_tensor(table["target"]),
+        target=column_tensor(table["target"]),
     )
 
 
-class Labels(NamedTuple):
-    """The teacher's labels of B rows, in their order."""
-
-    items: Tensor
-    """The teacher's list, best first [B, K]."""
-    target_score: Tensor
-    """The teacher's score of the true item [B]."""
-    every_score: Tensor
-    """The same over all rows of the split."""
-    kind: ScoreKind
-
-
-def read_labels(row_id_B: Tensor, labels: Path, split: Split, top_k: int) -> Labels:
-    """Find the teacher's labels of rows by their row ids.
-
-    Raises:
-        StaleInputError: a row has no label, or the stored lists are shorter than ``top_k``.
-    """
-    stored = ds.dataset([str(file) for file in label_files(labels, split)], format="parquet")
-    kind: ScoreKind = stored.schema.metadata[SCORE_KIND_KEY].decode()
-    every_score = _tensor(stored.to_table(columns=["target_score"])["target_score"])
-    first, last = int(row_id_B.min()), int(row_id_B.max())
-    table = stored.to_table(
-        columns=["row_id", "items", "target_score"],
-        filter=(pc.field("row_id") >= first) & (pc.field("row_id") <= last),
-    ).combine_chunks()
-    label_id = table["row_id"].to_numpy()
-    order = np.argsort(label_id, kind="stable")
-    place = np.searchsorted(label_id, row_id_B.numpy(), sorter=order).clip(max=len(order) - 1)
-    at = order[place]
-    absent = label_id[at] != row_id_B.numpy()
-    if absent.any():
-        raise StaleInputError(
-            f"{labels}: {int(absent.sum())} {split} rows have no label (first: row "
-            f"{int(row_id_B[absent.argmax()])}): run `dllm2rec teach` again"
-        )
-    lists = table["items"].combine_chunks()
-    lengths = pc.list_value_length(lists)
-    shortest = pc.min(lengths).as_py()
-    if shortest < top_k:
-        raise StaleInputError(
-            f"{labels}: the stored lists hold {shortest} items, `distillation.top_k` asks for {top_k}: "
-            f"lower it or run `dllm2rec teach --top-k {top_k}`"
-        )
-    starts = lists.offsets.to_numpy()[:-1][at]
-    items = lists.values.to_numpy()[starts[:, None] + np.arange(top_k)]
-    score_B = _tensor(table["target_score"])[torch.from_numpy(at)]
-    return Labels(torch.from_numpy(items).long(), score_B, every_score, kind)
-
-
-def _tensor(column: pa.ChunkedArray) -> Tensor:
+def column_tensor(column: pa.ChunkedArray) -> Tensor:
+    """A column of numbers; integers as int64."""
     values = torch.from_numpy(column.to_numpy().copy())
     return values if values.is_floating_point() else values.long()
 

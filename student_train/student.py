@@ -1,4 +1,6 @@
-"""The student: an item table, a backbone, scores over the catalogue; and the same with projected teacher embeddings."""
+"""The student: an item table, a backbone, scores over the catalogue. What is exported and served."""
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -9,9 +11,12 @@ from student_train.config import StudentConfig
 
 INITIAL_SCALE = 0.02
 
+Part = Callable[[Tensor | None], Tensor]
+"""What is added to the embeddings of items: [..., D] for item indices [...], [N, D] for none."""
+
 
 class Student(nn.Module):
-    """A plain sequential recommender; what is exported and served."""
+    """A sequential recommender."""
 
     def __init__(self, name: str, shape: StudentConfig, n_items: int) -> None:
         super().__init__()
@@ -20,66 +25,43 @@ class Student(nn.Module):
         self.backbone = BACKBONES[name](shape)
         self.output = nn.Embedding(n_items, shape.width) if shape.output == "separate" else None
         self.bias = nn.Parameter(torch.zeros(n_items))
+        # Learned from the data: whether what was taken once is taken again.
+        self.repeat = nn.Parameter(torch.zeros(1))
         for table in (self.items, self.output):
             if table is not None:
                 nn.init.normal_(table.weight, std=INITIAL_SCALE)
         with torch.no_grad():
             self.items.weight[n_items].zero_()
 
-    def forward(self, history_BL: Tensor, teacher_part_ND: Tensor | None = None) -> Tensor:
-        """Scores of every item as the next one.
+    def forward(
+        self,
+        history_BL: Tensor,
+        items_BM: Tensor | None = None,
+        input_part: Part | None = None,
+        output_part: Part | None = None,
+    ) -> Tensor:
+        """Scores of items as the next one.
 
         Args:
             history_BL: item indices, newest last, padded on the left with N.
-            teacher_part_ND: added to the item table, on the input side and, where the table is tied, the output side.
+            items_BM: items to score; none scores the whole catalogue.
+            input_part: added to the embeddings of the history.
+            output_part: added to the embeddings of the items scored.
 
         Returns:
-            Logits [B, N].
+            Logits [B, M] or [B, N].
         """
-        table = self.items.weight
-        if teacher_part_ND is not None:
-            table = table + functional.pad(teacher_part_ND, (0, 0, 0, 1))
-        states_BD = self.backbone(functional.embedding(history_BL, table), history_BL != self.n_items)
-        output_ND = self.output.weight if self.output is not None else table[:-1]
-        return functional.linear(states_BD, output_ND, self.bias)
-
-
-class DistilledStudent(nn.Module):
-    """A student whose item embeddings are a learned per-item offset plus the projected teacher embedding.
-
-    Collaborative embedding distillation (paper, section 3.2): item embedding = b_i + ed_weight · g(z_i), g linear.
-    """
-
-    teacher_NE: Tensor
-
-    def __init__(self, student: Student, teacher_NE: Tensor, ed_weight: float) -> None:
-        super().__init__()
-        self.student = student
-        self.ed_weight = ed_weight
-        self.projector = nn.Linear(teacher_NE.shape[1], student.items.embedding_dim)
-        self.register_buffer("teacher_NE", standardise(teacher_NE), persistent=False)
-
-    def forward(self, history_BL: Tensor) -> Tensor:
-        """Logits [B, N] of every item as the next one."""
-        return self.student(history_BL, self.ed_weight * self.projector(self.teacher_NE))
-
-
-def standardise(teacher_NE: Tensor) -> Tensor:
-    """Centre the embeddings and scale them to a mean norm of 1, so that one setting serves teachers of any scale."""
-    centred_NE = teacher_NE.float() - teacher_NE.float().mean(0)
-    return centred_NE / centred_NE.norm(dim=1).mean().clamp(min=1e-12)
-
-
-def fold(state: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """Weights of the plain student that scores exactly like ``model`` with weights ``state``.
-
-    Args:
-        state: full float32 weights of ``model``, on the CPU.
-        model: a :class:`Student` (returned as is) or a :class:`DistilledStudent`.
-    """
-    if not isinstance(model, DistilledStudent):
-        return state
-    plain = {name.removeprefix("student."): value for name, value in state.items() if name.startswith("student.")}
-    projected_ND = functional.linear(model.teacher_NE.cpu(), state["projector.weight"], state["projector.bias"])
-    plain["items.weight"] = plain["items.weight"] + functional.pad(model.ed_weight * projected_ND, (0, 0, 0, 1))
-    return plain
+        embedded_BLD = self.items(history_BL)
+        if input_part is not None:
+            embedded_BLD = embedded_BLD + input_part(history_BL)
+        states_BD = self.backbone(embedded_BLD, history_BL != self.n_items)
+        table_ND = self.output.weight if self.output is not None else self.items.weight[:-1]
+        scored = table_ND if items_BM is None else functional.embedding(items_BM, table_ND)
+        if output_part is not None:
+            scored = scored + output_part(items_BM)
+        known_BL = history_BL != self.n_items
+        if items_BM is None:
+            scores_BN = functional.linear(states_BD, scored, self.bias)
+            return scores_BN.scatter_add(1, history_BL.where(known_BL, 0), self.repeat * known_BL)
+        scores_BM = (scored @ states_BD[:, :, None]).squeeze(2) + self.bias[items_BM]
+        return scores_BM + self.repeat * (items_BM[:, :, None] == history_BL[:, None, :]).sum(2)

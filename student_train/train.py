@@ -17,11 +17,11 @@ from cluster.storage import Manifest, check_made_from, output_directory, read_ma
 from cluster.workers import Payload, last_checkpoint, run_workers
 from data_prep.schema import EMBEDDINGS_FILE, EMBEDDINGS_TENSOR, ITEMS_FILE
 from student_train.config import TrainConfig
-from student_train.distillation.importance import confidence
-from student_train.evaluation import PROTOCOL
+from student_train.evaluation import protocol
+from student_train.labels import read_labels
 from student_train.loop import Materials, Progress, fit
 from student_train.outcome import RESULT_FILE, measure, progress_line, write_student
-from student_train.rows import read_labels, read_rows
+from student_train.rows import read_rows
 
 
 def train(config: TrainConfig) -> Path:
@@ -45,7 +45,8 @@ def train(config: TrainConfig) -> Path:
         draft.metrics, draft.counts = outcome["metrics"], outcome["counts"]
     print(
         f"{config.output}: {config.student}, test HR@20 {draft.metrics['test_hr@20']:.4f} NDCG@20 "
-        f"{draft.metrics['test_ndcg@20']:.4f} ({PROTOCOL}), {draft.counts['parameters']:,} parameters"
+        f"{draft.metrics['test_ndcg@20']:.4f} ({protocol(config.filter_history)}), "
+        f"{draft.counts['parameters']:,} parameters"
     )
     if config.register_as:
         _register(config, config.register_as)
@@ -94,17 +95,17 @@ def load_materials(config: TrainConfig, rank: int = 0, world_size: int = 1) -> M
     items = pq.read_table(config.dataset / ITEMS_FILE, columns=["train_count"])
     length, padding = config.shape.history, items.num_rows
     rows = read_rows(config.dataset, "train", length, padding, rank, world_size)
-    embeddings = None
+    embeddings = teacher_ndcg = None
     if config.labels is not None:
-        labels = read_labels(rows.row_id, config.labels, "train", config.distillation.top_k)
-        rows.teacher_items = labels.items
-        rows.confidence = confidence(labels.target_score, labels.kind, labels.every_score)
+        teacher_ndcg = read_manifest(config.labels, "teach").metrics.get("validation_ndcg@20")
+        rows.teacher = read_labels(rows.row_id, config.labels, "train", config.distillation.top_k)
         embeddings = load_file(config.labels / EMBEDDINGS_FILE)[EMBEDDINGS_TENSOR]
     return Materials(
         train=rows,
         validation=read_rows(config.dataset, "validation", length, padding, rank, world_size),
         train_count=torch.from_numpy(items["train_count"].to_numpy().copy()),
         teacher_embeddings=embeddings,
+        teacher_ndcg=teacher_ndcg,
         rank=rank,
         world_size=world_size,
         total_rows=read_manifest(config.dataset).counts["train"],

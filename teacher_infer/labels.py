@@ -11,20 +11,21 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
+from data_prep.metrics import METRICS, gains
 from data_prep.reading import read_rows, shards
 from data_prep.schema import Split, labels_schema, shard_name
 from teacher_infer.config import TeachConfig
 from teacher_infer.grounding import Catalogue, Ranking
 from teacher_infer.teachers import Queries, Teacher, padded
 
-CUTOFFS = (1, 5, 10, 20)
+NOT_FOUND = 10**9
 
 
 @dataclass
 class Score:
     """Where the true items of a split stand in the teacher's lists, and the time the teacher took."""
 
-    ranks: list[np.ndarray] = field(default_factory=list)  # from 0; K where the item is not in the list
+    ranks: list[Tensor] = field(default_factory=list)  # from 1; beyond all cutoffs where the item is not in the list
     seconds: float = 0.0
 
     @property
@@ -33,16 +34,11 @@ class Score:
         return sum(map(len, self.ranks))
 
     def metrics(self, top_k: int) -> dict[str, float]:
-        """HR@K and NDCG@K (one true item, full ranking) for the cutoffs that the lists are long enough for."""
-        ranks = np.concatenate(self.ranks)
-        result: dict[str, float] = {}
-        if not len(ranks):
-            return result
-        for cutoff in (c for c in CUTOFFS if c <= top_k):
-            hit = ranks < cutoff
-            result[f"hr@{cutoff}"] = float(hit.mean())
-            result[f"ndcg@{cutoff}"] = float(np.where(hit, 1 / np.log2(ranks + 2.0), 0).mean())
-        return result
+        """HR@K, NDCG@K and MRR@K (one true item, full ranking) for the cutoffs that the lists are long enough for."""
+        if not self.rows:
+            return {}
+        means = dict(zip(METRICS, gains(torch.cat(self.ranks)).mean(0).tolist(), strict=True))
+        return {name: value for name, value in means.items() if int(name.partition("@")[2]) <= top_k}
 
 
 def label_split(teacher: Teacher, catalogue: Catalogue, split: Split, config: TeachConfig, output: Path) -> Score:
@@ -70,9 +66,9 @@ def _excluded(histories: Sequence[Sequence[int]], items: int, config: TeachConfi
     return padded(histories, max(map(len, histories), default=0), items)
 
 
-def _ranks(ranking: Ranking, targets_B: Tensor) -> np.ndarray:
+def _ranks(ranking: Ranking, targets_B: Tensor) -> Tensor:
     found_BK = ranking.items == targets_B[:, None]
-    return torch.where(found_BK.any(1), found_BK.int().argmax(1), found_BK.shape[1]).numpy()
+    return torch.where(found_BK.any(1), found_BK.int().argmax(1) + 1, NOT_FOUND)
 
 
 def _table(rows: pa.Table, queries: Queries, ranking: Ranking, catalogue: Catalogue) -> pa.Table:

@@ -11,11 +11,12 @@ from cluster.errors import ConfigError
 from cluster.ray_session import ray_session
 from cluster.storage import check_free, fingerprint, output_directory, read_manifest
 from cluster.text import aligned
+from data_prep.metrics import CUTOFFS
 from data_prep.reading import longest_history, read_titles
 from data_prep.schema import EMBEDDINGS_FILE, EMBEDDINGS_TENSOR
 from teacher_infer.config import TeachConfig
 from teacher_infer.grounding import Catalogue
-from teacher_infer.labels import CUTOFFS, label_split
+from teacher_infer.labels import label_split
 from teacher_infer.locate import locate_teacher
 from teacher_infer.teachers import open_teacher
 

@@ -8,15 +8,24 @@ from pydantic import Field, model_validator
 from cluster.config import ClusterConfig, Config, TrackingConfig
 from student_train.config import TrainConfig
 
-Parameter = Literal["lam", "ed_weight", "gamma_position", "gamma_confidence", "gamma_consistency", "learning_rate"]
-ALL_PARAMETERS: tuple[Parameter, ...] = (
+Parameter = Literal[
     "lam",
     "ed_weight",
+    "temperature",
+    "trust",
     "gamma_position",
     "gamma_confidence",
     "gamma_consistency",
     "learning_rate",
-)
+]
+COMMON: tuple[Parameter, ...] = ("lam", "ed_weight", "learning_rate")
+OF_STRATEGY: dict[str, tuple[Parameter, ...]] = {
+    "soft": ("temperature",),
+    "cd": ("temperature",),
+    "dllm2rec": ("gamma_position", "gamma_confidence", "gamma_consistency"),
+    "dllm2rec-official": ("gamma_position", "gamma_confidence", "gamma_consistency"),
+}
+"""Parameters that have an effect with one strategy and not with every other."""
 
 
 class Range(Config):
@@ -38,15 +47,29 @@ class Range(Config):
 class SearchConfig(Config):
     """What is searched, and in which ranges."""
 
-    parameters: tuple[Parameter, ...] = Field(
-        ALL_PARAMETERS, min_length=1, description="Parameters to search; the others stay as the train section has them."
+    parameters: tuple[Parameter, ...] | None = Field(
+        None,
+        min_length=1,
+        description="Parameters to search, by default the weights of the strategy and the learning rate; the others "
+        "stay as the train section has them.",
     )
     lam: Range = Range(low=0.1, high=1.0)
-    ed_weight: Range = Range(low=0.1, high=3.0, log=True)
+    ed_weight: Range = Range(low=0.1, high=6.0, log=True)
+    temperature: Range = Range(low=0.1, high=2.0, log=True)
+    trust: Range = Range(low=0.0, high=3.0)
     gamma_position: Range = Range(low=0.0, high=1.0)
     gamma_confidence: Range = Range(low=0.0, high=1.0)
     gamma_consistency: Range = Range(low=0.0, high=1.0)
     learning_rate: Range = Range(low=3e-4, high=5e-3, log=True)
+
+
+def searched(config: "TuneConfig") -> tuple[Parameter, ...]:
+    """The parameters that a search varies."""
+    if config.search.parameters is not None:
+        return config.search.parameters
+    if config.train.labels is None:
+        return ("learning_rate",)
+    return COMMON + OF_STRATEGY.get(config.train.distillation.strategy, ())
 
 
 class AshaConfig(Config):

@@ -20,7 +20,7 @@ from cluster.tracking import Tracker
 from student_train.config import TrainConfig
 from student_train.register import register_student
 from student_train.train import check_inputs, train
-from tune.config import Range, TuneConfig
+from tune.config import OF_STRATEGY, Range, TuneConfig, searched
 from tune.follow import Follow
 from tune.report import BEST_CONFIG_FILE, PICTURE_FILE, TRIALS_FILE, best_point, outcomes_of, write_report
 from tune.trial import BEST, EPOCH, METRIC, point_config, run_trial
@@ -88,14 +88,21 @@ def check_ranges(config: TuneConfig, base: TrainConfig) -> None:
     Raises:
         ConfigError: names the parameter and what to do.
     """
-    without_effect = [name for name in config.search.parameters if name != "learning_rate"]
-    if base.labels is None and without_effect:
-        raise ConfigError(
-            f"`search.parameters` names {without_effect[0]}, which has no effect without a teacher: give "
-            "--train.labels, or search learning_rate only"
-        )
+    own = OF_STRATEGY.get(base.distillation.strategy, ())
+    others = {name for names in OF_STRATEGY.values() for name in names} - set(own)
+    for name in searched(config):
+        if base.labels is None and name != "learning_rate":
+            raise ConfigError(
+                f"`search.parameters` names {name}, which has no effect without a teacher: give --train.labels, or "
+                "search learning_rate only"
+            )
+        if name in others:
+            raise ConfigError(
+                f"`search.parameters` names {name}, which has no effect with the strategy "
+                f"{base.distillation.strategy}: leave it out or change --train.distillation.strategy"
+            )
     for end in ("low", "high"):
-        point = {str(name): getattr(getattr(config.search, name), end) for name in config.search.parameters}
+        point = {str(name): getattr(getattr(config.search, name), end) for name in searched(config)}
         try:
             point_config(base, point)
         except ValidationError as error:
@@ -144,7 +151,7 @@ def search(config: TuneConfig, base: TrainConfig, follow: Follow) -> ray_tune.Re
 
 def space(config: TuneConfig) -> dict[str, Any]:
     """Ray Tune's sampling domains; every configuration is tried with each seed."""
-    domains = {name: _domain(getattr(config.search, name)) for name in config.search.parameters}
+    domains = {name: _domain(getattr(config.search, name)) for name in searched(config)}
     first = config.train.seed
     return domains | {"seed": ray_tune.grid_search(list(range(first, first + config.seeds)))}
 

@@ -4,7 +4,9 @@ from typing import Protocol
 
 from torch import Tensor, nn
 
+from student_train.backbones.caser import Caser
 from student_train.backbones.gru4rec import GRU4Rec
+from student_train.backbones.hstu import HSTU
 from student_train.backbones.sasrec import SASRec
 from student_train.config import StudentConfig
 
@@ -17,6 +19,6 @@ class Backbone(Protocol):
         ...
 
 
-BACKBONES: dict[str, Backbone] = {"gru4rec": GRU4Rec, "sasrec": SASRec, "dros": SASRec}
+BACKBONES: dict[str, Backbone] = {"gru4rec": GRU4Rec, "caser": Caser, "sasrec": SASRec, "dros": SASRec, "hstu": HSTU}
 
 __all__ = ["BACKBONES", "Backbone", "Tensor"]

@@ -1,41 +1,23 @@
-"""The student's own losses on scores [B, N]. A file each; register it here.
+"""The student's own losses. A file each; register it here."""
 
-An objective also says how it reads a score as a log-likelihood, so that ranking distillation speaks its language.
-"""
+from student_train.config import ObjectiveConfig
+from student_train.objectives.base import Objective
+from student_train.objectives.bce import BCE
+from student_train.objectives.gbce import GBCE
+from student_train.objectives.sampled_softmax import SampledSoftmax
+from student_train.objectives.softmax import Softmax
 
-from collections.abc import Callable
-from typing import NamedTuple, Protocol
-
-from torch import Tensor
-from torch.nn import functional
-
-from student_train.objectives.bce import bce
-from student_train.objectives.dro import dro
-from student_train.objectives.softmax import softmax
-
-
-class Loss(Protocol):
-    """Mean loss over the rows of a batch."""
-
-    def __call__(self, scores_BN: Tensor, target_B: Tensor, negatives_BM: Tensor) -> Tensor:
-        """Scalar."""
-        ...
-
-
-LogLikelihood = Callable[[Tensor], Tensor]
-"""Log-likelihood [B, N] of each item, from scores [B, N]."""
-
-
-class Objective(NamedTuple):
-    """A loss and the log-likelihood that it fits."""
-
-    loss: Loss
-    log_likelihood: LogLikelihood
-
-
-OBJECTIVES: dict[str, Objective] = {
-    "bce": Objective(bce, functional.logsigmoid),
-    "softmax": Objective(softmax, lambda scores_BN: functional.log_softmax(scores_BN, dim=1)),
+OBJECTIVES: dict[str, type[Objective]] = {
+    "softmax": Softmax,
+    "sampled_softmax": SampledSoftmax,
+    "bce": BCE,
+    "gbce": GBCE,
 }
 
-__all__ = ["OBJECTIVES", "Objective", "dro"]
+
+def objective(config: ObjectiveConfig) -> Objective:
+    """The objective of a config."""
+    return OBJECTIVES[config.loss](config)
+
+
+__all__ = ["OBJECTIVES", "Objective", "objective"]

@@ -4,15 +4,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from student_train.objectives.base import Items, Objective
 
-def bce(scores_BN: Tensor, target_B: Tensor, negatives_BM: Tensor) -> Tensor:
-    """Mean of −log σ(ŷ_target) and −log(1 − σ(ŷ_negative)) over targets and negatives alike.
 
-    Args:
-        scores_BN: logits over the catalogue.
-        target_B: item index of the next item.
-        negatives_BM: sampled item indices.
-    """
-    positive = -functional.logsigmoid(scores_BN.gather(1, target_B[:, None]))
-    negative = -functional.logsigmoid(-scores_BN.gather(1, negatives_BM))
-    return torch.cat([positive, negative], dim=1).mean()
+class BCE(Objective):
+    """Mean of −log σ(ŷ_target) and −log(1 − σ(ŷ_negative)) over targets and negatives alike."""
+
+    def loss(self, target_B: Tensor, negative_BM: Tensor, items: Items) -> Tensor:
+        """See the class."""
+        positive = -functional.logsigmoid(target_B)
+        negative = -functional.logsigmoid(-negative_BM)
+        return torch.cat([positive[:, None], negative], dim=1).mean()

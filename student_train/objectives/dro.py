@@ -1,4 +1,6 @@
-"""The distributionally robust term of DROS (Yang et al., SIGIR 2023)."""
+"""The distributionally robust term of DROS (Yang et al., SIGIR 2023), for use with any objective."""
+
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,7 +23,28 @@ def dro(scores_BN: Tensor, target_B: Tensor, propensity_N: Tensor, beta: float) 
         propensity_N: see :func:`propensity`.
         beta: robustness radius.
     """
-    exponents_BN = propensity_N * scores_BN.square() / beta
-    target_score_B1 = scores_BN.gather(1, target_B[:, None])
-    target_exponent_B1 = propensity_N[target_B][:, None] * (target_score_B1 - 1).square() / beta
-    return torch.logsumexp(exponents_BN.scatter(1, target_B[:, None], target_exponent_B1), dim=1).mean()
+    return dro_rows(scores_BN, target_B, propensity_N, beta).mean()
+
+
+def dro_rows(scores_BN: Tensor, target_B: Tensor, propensity_N: Tensor, beta: float) -> Tensor:
+    """The same row by row [B]."""
+    return _LogSumExp.apply(scores_BN, target_B, propensity_N / beta)
+
+
+class _LogSumExp(torch.autograd.Function):
+    """The log-sum per row [B], with its gradient computed on the way: three passes over [B, N] instead of nine."""
+
+    @staticmethod
+    def forward(ctx: Any, scores_BN: Tensor, target_B: Tensor, scale_N: Tensor) -> Tensor:  # noqa: ANN401
+        target_B1 = target_B[:, None]
+        distance_BN = scores_BN.scatter_add(1, target_B1, -torch.ones_like(target_B1, dtype=scores_BN.dtype))
+        exponents_BN = distance_BN.square().mul_(scale_N)
+        total_B1 = exponents_BN.logsumexp(1, keepdim=True)
+        share_BN = exponents_BN.sub_(total_B1).exp_()
+        ctx.save_for_backward(share_BN.mul_(distance_BN).mul_(2 * scale_N))
+        return total_B1.squeeze(1)
+
+    @staticmethod
+    def backward(ctx: Any, gradient_B: Tensor) -> tuple[Tensor, None, None]:  # noqa: ANN401
+        (slope_BN,) = ctx.saved_tensors
+        return slope_BN * gradient_B[:, None], None, None

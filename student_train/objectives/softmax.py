@@ -3,13 +3,18 @@
 from torch import Tensor
 from torch.nn import functional
 
+from student_train.objectives.base import Items, Objective
 
-def softmax(scores_BN: Tensor, target_B: Tensor, negatives_BM: Tensor) -> Tensor:
-    """Mean of −log softmax(ŷ)_target; needs no negatives.
 
-    Args:
-        scores_BN: logits over the catalogue.
-        target_B: item index of the next item.
-        negatives_BM: ignored.
-    """
-    return functional.cross_entropy(scores_BN, target_B)
+class Softmax(Objective):
+    """Mean of −log softmax(ŷ)_target."""
+
+    full = True
+
+    def loss(self, target_B: Tensor, negative_BM: Tensor, items: Items) -> Tensor:
+        """See the class."""
+        return functional.cross_entropy(negative_BM, items.target_B)
+
+    def log_likelihood(self, scores_BN: Tensor) -> Tensor:
+        """Log softmax."""
+        return functional.log_softmax(scores_BN, dim=1)

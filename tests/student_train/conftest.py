@@ -23,7 +23,7 @@ from data_prep.schema import (
 
 N_ITEMS = 30
 ROWS = {"train": 240, "validation": 60, "test": 60}
-STORED_K = 12
+STORED_K = 20
 
 
 class LabelsConfig(Config):

@@ -1,13 +1,14 @@
-"""Full ranking against brute force and hand-computed gains."""
-
-import math
+"""Full ranking against brute force."""
 
 import pytest
 import torch
 from torch import nn
 
-from student_train.evaluation import METRICS, evaluate, metric_means, metric_sums, target_ranks
+from data_prep.metrics import METRICS
+from student_train.evaluation import evaluate, metric_means, protocol, scored, target_ranks
 from student_train.rows import Rows
+
+CPU = torch.device("cpu")
 
 
 def test_ranks_equal_those_of_a_full_sort() -> None:
@@ -22,16 +23,6 @@ def test_ties_count_against_the_student() -> None:
     assert target_ranks(torch.zeros(2, 7), torch.tensor([0, 6])).tolist() == [7, 7]
 
 
-def test_metrics_of_known_ranks() -> None:
-    sums = metric_sums(torch.tensor([1, 3, 21, 8]))
-    found = metric_means(torch.cat([sums, torch.tensor([4.0])]))
-    assert found["hr@1"] == 0.25
-    assert found["hr@5"] == 0.5
-    assert found["hr@20"] == 0.75
-    assert found["ndcg@5"] == pytest.approx((1 + 1 / math.log2(4)) / 4)
-    assert found["ndcg@20"] == pytest.approx((1 + 1 / math.log2(4) + 1 / math.log2(9)) / 4)
-
-
 class Echo(nn.Module):
     """Scores the item after the newest one highest."""
 
@@ -42,10 +33,30 @@ class Echo(nn.Module):
 def test_evaluation_covers_all_blocks_and_restores_nothing_to_training() -> None:
     newest = torch.arange(2500)
     student = Echo().train()
-    sums = evaluate(student, Rows(newest, newest[:, None], newest + 1), torch.device("cpu"))
+    sums = evaluate(student, Rows(newest, newest[:, None], newest + 1), CPU)
     assert sums[-1] == 2500
     assert metric_means(sums) == dict.fromkeys(METRICS, 1.0)
     assert not student.training
+
+
+class Fixed(nn.Module):
+    """The same scores for every history: item 0 first."""
+
+    def forward(self, history: torch.Tensor) -> torch.Tensor:
+        return -torch.arange(5.0).expand(len(history), 5)
+
+
+def test_the_history_filter_lifts_what_stands_behind_it_and_spares_the_target() -> None:
+    rows = Rows(torch.arange(3), torch.tensor([[0, 1], [5, 1], [5, 2]]), torch.tensor([2, 2, 2]))
+    ranks = [target_ranks(scores, block.target).tolist() for block, scores in scored(Fixed(), rows, CPU, True)]
+    assert ranks == [[1, 2, 3]]
+    unfiltered = [target_ranks(scores, block.target).tolist() for block, scores in scored(Fixed(), rows, CPU)]
+    assert unfiltered == [[3, 3, 3]]
+
+
+def test_the_protocol_says_whether_history_is_filtered() -> None:
+    assert "not filtered" in protocol(False)
+    assert "left out" in protocol(True)
 
 
 def test_scores_that_are_not_finite_are_refused() -> None:
@@ -54,4 +65,4 @@ def test_scores_that_are_not_finite_are_refused() -> None:
             return torch.full((len(history), 5), torch.nan)
 
     with pytest.raises(FloatingPointError):
-        evaluate(Broken(), Rows(torch.arange(2), torch.zeros(2, 1).long(), torch.zeros(2).long()), torch.device("cpu"))
+        evaluate(Broken(), Rows(torch.arange(2), torch.zeros(2, 1).long(), torch.zeros(2).long()), CPU)

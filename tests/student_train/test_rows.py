@@ -1,4 +1,4 @@
-"""Slices of shards and the join of teacher lists by row id."""
+"""Slices of shards."""
 
 from pathlib import Path
 
@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from cluster.errors import StaleInputError
-from student_train.rows import Rows, read_labels, read_rows
-from tests.student_train.conftest import N_ITEMS, ROWS, STORED_K
+from student_train.rows import Rows, read_rows
+from tests.student_train.conftest import N_ITEMS, ROWS
 
 
 def test_histories_are_padded_on_the_left_and_cut_to_the_newest(dataset: Path) -> None:
@@ -32,28 +32,6 @@ def test_workers_share_the_rows_evenly_without_overlap(dataset: Path, world_size
 def test_more_workers_than_rows_are_refused(dataset: Path) -> None:
     with pytest.raises(StaleInputError, match=r"60 rows for 61 workers"):
         read_rows(dataset, "test", 5, N_ITEMS, 0, 61)
-
-
-def test_labels_are_joined_by_row_id_not_by_line(dataset: Path, labels: Path) -> None:
-    rows = read_rows(dataset, "train", 5, N_ITEMS, 1, 3)
-    found = read_labels(rows.row_id, labels, "train", 4)
-    assert found.kind == "distance"
-    assert found.items.tolist() == [[(t + k) % N_ITEMS for k in range(4)] for t in rows.target.tolist()]
-    assert torch.allclose(found.target_score, rows.row_id / 100)
-    assert len(found.every_score) == ROWS["train"]
-
-
-def test_a_row_without_label_is_named(dataset: Path, labels: Path) -> None:
-    rows = read_rows(dataset, "train", 5, N_ITEMS)
-    rows.row_id[17] = 100_000
-    with pytest.raises(StaleInputError, match=r"1 train rows have no label \(first: row 100000\)"):
-        read_labels(rows.row_id, labels, "train", 4)
-
-
-def test_lists_shorter_than_asked_for_are_refused(dataset: Path, labels: Path) -> None:
-    rows = read_rows(dataset, "train", 5, N_ITEMS)
-    with pytest.raises(StaleInputError, match=f"hold {STORED_K} items, .distillation.top_k. asks for 13"):
-        read_labels(rows.row_id, labels, "train", 13)
 
 
 def test_batches_visit_every_row_before_any_twice() -> None:

@@ -113,8 +113,8 @@ def test_labels_of_another_data_set_are_refused(dataset: Path, labels: Path, tmp
 
 
 def test_a_list_longer_than_the_stored_one_is_refused(dataset: Path, labels: Path, tmp_path: Path) -> None:
-    settings = config(dataset, tmp_path / "s", labels=labels, distillation=DistillationConfig(top_k=13))
-    with pytest.raises(ConfigError, match=r"top_k. = 13, but .* holds lists of 12"):
+    settings = config(dataset, tmp_path / "s", labels=labels, distillation=DistillationConfig(top_k=21))
+    with pytest.raises(ConfigError, match=r"top_k. = 21, but .* holds lists of 20"):
         check_inputs(settings)
 
 

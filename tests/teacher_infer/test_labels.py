@@ -1,13 +1,13 @@
 import math
 
-import numpy as np
 import pytest
+import torch
 
-from teacher_infer.labels import Score
+from teacher_infer.labels import NOT_FOUND, Score
 
 
 def test_metrics_of_known_ranks():
-    score = Score(ranks=[np.array([0, 3]), np.array([9, 20])])  # of lists of 20: first, fourth, tenth, not in the list
+    score = Score(ranks=[torch.tensor([1, 4]), torch.tensor([10, NOT_FOUND])])
     metrics = score.metrics(20)
     assert metrics["hr@1"] == 0.25
     assert metrics["hr@5"] == 0.5
@@ -17,8 +17,10 @@ def test_metrics_of_known_ranks():
 
 
 def test_cutoffs_beyond_the_list_are_left_out():
-    assert set(Score(ranks=[np.array([0])]).metrics(10)) == {f"{m}@{k}" for m in ("hr", "ndcg") for k in (1, 5, 10)}
+    assert set(Score(ranks=[torch.tensor([1])]).metrics(10)) == {
+        f"{m}@{k}" for m in ("hr", "ndcg", "mrr") for k in (1, 5, 10)
+    }
 
 
 def test_a_split_without_rows_has_no_metrics():
-    assert Score(ranks=[np.array([], dtype=np.int64)]).metrics(20) == {}
+    assert Score(ranks=[torch.tensor([], dtype=torch.long)]).metrics(20) == {}

@@ -1,8 +1,10 @@
+from typing import get_args
+
 import pytest
 
 from cluster.config import load_config
 from cluster.errors import ConfigError
-from tune.config import ALL_PARAMETERS, SearchConfig, TuneConfig
+from tune.config import Parameter, SearchConfig, TuneConfig, searched
 
 
 def load(*argv: str) -> TuneConfig:
@@ -10,7 +12,15 @@ def load(*argv: str) -> TuneConfig:
 
 
 def test_every_parameter_has_a_range():
-    assert set(ALL_PARAMETERS) == set(SearchConfig.model_fields) - {"parameters"}
+    assert set(get_args(Parameter)) == set(SearchConfig.model_fields) - {"parameters"}
+
+
+def test_a_search_varies_what_has_an_effect():
+    labels = {"train": {"labels": "somewhere"}}
+    assert searched(TuneConfig()) == ("learning_rate",)
+    assert searched(TuneConfig.model_validate(labels)) == ("lam", "ed_weight", "learning_rate", "temperature")
+    labels["train"]["distillation"] = {"strategy": "dllm2rec"}
+    assert "gamma_confidence" in searched(TuneConfig.model_validate(labels))
 
 
 def test_nested_values_come_from_the_command_line():

@@ -13,6 +13,7 @@ from cluster.tracking import Tracker
 from dllm2rec import main
 from student_train.config import StudentConfig, TrainConfig
 from student_train.recommender import Recommender
+from tune import config as tune_config
 from tune.config import AshaConfig, Range, SearchConfig, TuneConfig
 from tune.search import tune
 
@@ -76,7 +77,7 @@ def test_every_trial_is_a_nested_run_with_its_curve_and_end(searched):
         assert [point.step for point in curve] == list(range(1, len(curve) + 1))
         assert run.info.status == "FINISHED"
         assert run.data.tags["state"] == ("complete" if len(curve) == 4 else "stopped early")
-        assert set(run.data.params) == {*searched.config.search.parameters, "seed"}
+        assert set(run.data.params) == {*tune_config.searched(searched.config), "seed"}
 
 
 @pytest.mark.engine
@@ -138,7 +139,13 @@ def test_labels_of_another_data_set_are_refused(dataset, labels, tmp_path):
 
 def test_searching_distillation_without_a_teacher_is_refused(dataset, tmp_path):
     with pytest.raises(ConfigError, match="names lam, which has no effect without a teacher"):
-        tune(small(dataset, None, tmp_path))
+        tune(small(dataset, None, tmp_path, search=SearchConfig(parameters=("lam",))))
+
+
+def test_searching_what_the_strategy_does_not_use_is_refused(dataset, labels, tmp_path):
+    search = SearchConfig(parameters=("lam", "gamma_position"))
+    with pytest.raises(ConfigError, match="names gamma_position, which has no effect with the strategy soft"):
+        tune(small(dataset, labels, tmp_path, search=search))
 
 
 def test_a_range_beyond_what_training_accepts_is_refused(dataset, labels, tmp_path):

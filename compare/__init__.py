@@ -1,0 +1,1 @@
+"""Students × strategies × seeds on one data set with one set of labels."""

@@ -1,0 +1,34 @@
+"""Config of the verb ``compare``."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from pydantic import Field
+
+from cluster.config import ClusterConfig, Config, TrackingConfig
+from student_train.config import TrainConfig
+
+PLAIN = "plain"
+PLAIN_SETTINGS: dict[str, Any] = {"distillation": {"lam": 0.0, "embedding": "none"}}
+
+Variants = Annotated[dict[str, dict[str, Any]], tyro.conf.Suppress]
+"""Settings of ``train`` by the name that tables show; nested as in the section ``train``, and set in the file only."""
+
+
+class CompareConfig(Config):
+    """Compare students and distillation strategies; `students` and `strategies` are mappings in the config file.
+
+    Each maps a name in the tables to the settings of `train` that it changes. A name with " without " in it is an
+    ablation of what stands before; `plain`, the student without teacher, is always there.
+    """
+
+    students: Variants = Field({"SASRec": {"student": "sasrec"}}, min_length=1)
+    strategies: Variants = Field({"soft": {"distillation": {"strategy": "soft"}}}, min_length=1)
+    seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1, description="Seeds of every student and strategy.")
+    cpus_per_run: float = Field(1, gt=0, description="CPUs of one training; all that the cluster has are used.")
+    gpus_per_run: float = Field(0, ge=0, description="GPUs of one training, or a share of one.")
+    output: Path = Field(Path("runs/comparison"), description="Directory of tables and pictures; resumed if there.")
+    train: TrainConfig = TrainConfig(labels=Path("runs/labels"))
+    cluster: ClusterConfig = ClusterConfig()
+    tracking: TrackingConfig = TrackingConfig()

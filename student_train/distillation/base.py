@@ -1,0 +1,59 @@
+"""What a ranking strategy sees of a batch."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from student_train.config import DistillationConfig
+from student_train.objectives import Objective
+from student_train.rows import Taught
+
+
+@dataclass
+class Lesson:
+    """One batch: the student's logits beside the teacher's lists."""
+
+    scores_BN: Tensor
+    """The student's logits."""
+    target_B: Tensor
+    teacher: Taught
+    negative_BM: Tensor
+    """Sampled negatives of the student's own loss."""
+    popularity_N: Tensor
+    """Share of each item among the train targets, smoothed by one."""
+    propensity_N: Tensor
+    """Of the DRO term."""
+    dro_weight: float
+    dro_beta: float
+    config: DistillationConfig
+    objective: Objective
+    generator: torch.Generator
+
+    @cached_property
+    def candidates_BK(self) -> Tensor:
+        """The student's logits of the teacher's list."""
+        return self.scores_BN.gather(1, self.teacher.items)
+
+    @cached_property
+    def student_top_BK(self) -> Tensor:
+        """The student's own top K, best first."""
+        return self.scores_BN.detach().topk(self.teacher.items.shape[1], dim=1).indices
+
+    @cached_property
+    def log_likelihood_BK(self) -> Tensor:
+        """The student's log-likelihood of the teacher's list, as its own loss reads logits."""
+        return self.objective.log_likelihood(self.scores_BN).gather(1, self.teacher.items)
+
+    def student_ranks(self, items_BK: Tensor) -> Tensor:
+        """Ranks [B, K] from 1 that the student gives to items."""
+        scores_BN = self.scores_BN.detach()
+        # K counts over the catalogue cost less than sorting it.
+        above = [(scores_BN > own_B[:, None]).sum(1) for own_B in scores_BN.gather(1, items_BK).unbind(1)]
+        return torch.stack(above, dim=1) + 1
+
+    def unlisted(self, count: int) -> Tensor:
+        """Items [B, count] drawn uniformly, rarely one of the teacher's list."""
+        shape = (len(self.target_B), count)
+        return torch.randint(self.scores_BN.shape[1], shape, generator=self.generator).to(self.target_B)

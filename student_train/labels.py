@@ -1,0 +1,71 @@
+"""The teacher's labels of a worker's rows, joined by row id."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+import torch
+from torch import Tensor
+
+from cluster.errors import StaleInputError
+from data_prep.schema import SCORE_KIND_KEY, ScoreKind, Split, label_files
+from student_train.distillation.importance import confidence
+from student_train.rows import Taught, column_tensor
+
+
+def read_labels(row_id_B: Tensor, labels: Path, split: Split, top_k: int) -> Taught:
+    """Find what the teacher says about rows by their row ids.
+
+    Raises:
+        StaleInputError: a row has no label, or the stored lists are shorter than ``top_k``.
+    """
+    stored = ds.dataset([str(file) for file in label_files(labels, split)], format="parquet")
+    kind: ScoreKind = stored.schema.metadata[SCORE_KIND_KEY].decode()
+    every_score = column_tensor(stored.to_table(columns=["target_score"])["target_score"])
+    first, last = int(row_id_B.min()), int(row_id_B.max())
+    table = stored.to_table(
+        columns=["row_id", "items", "scores", "target_score"],
+        filter=(pc.field("row_id") >= first) & (pc.field("row_id") <= last),
+    ).combine_chunks()
+    label_id = table["row_id"].to_numpy()
+    order = np.argsort(label_id, kind="stable")
+    place = np.searchsorted(label_id, row_id_B.numpy(), sorter=order).clip(max=len(order) - 1)
+    at = order[place]
+    absent = label_id[at] != row_id_B.numpy()
+    if absent.any():
+        raise StaleInputError(
+            f"{labels}: {int(absent.sum())} {split} rows have no label (first: row "
+            f"{int(row_id_B[absent.argmax()])}): run `dllm2rec teach` again"
+        )
+    lists = table["items"].combine_chunks()
+    lengths = pc.list_value_length(lists)
+    shortest = pc.min(lengths).as_py()
+    if shortest < top_k:
+        raise StaleInputError(
+            f"{labels}: the stored lists hold {shortest} items, `distillation.top_k` asks for {top_k}: "
+            f"lower it or run `dllm2rec teach --top-k {top_k}`"
+        )
+    starts = lists.offsets.to_numpy()[:-1][at]
+    listed = starts[:, None] + np.arange(top_k)
+    items = lists.values.to_numpy()[listed]
+    scores = table["scores"].combine_chunks().values.to_numpy()[listed]
+    found = torch.from_numpy(scores)
+    target_score = column_tensor(table["target_score"])[torch.from_numpy(at)]
+    return Taught(
+        items=torch.from_numpy(items).long(),
+        logits=standard_logits(found, kind, every_score),
+        distance=distances(found, kind),
+        confidence=confidence(target_score, kind, every_score),
+    )
+
+
+def distances(scores: Tensor, kind: ScoreKind) -> Tensor:
+    """Teacher scores as L2 distances; a cosine is that of unit vectors."""
+    return scores if kind == "distance" else (2 - 2 * scores).clamp(min=0).sqrt()
+
+
+def standard_logits(scores: Tensor, kind: ScoreKind, every_score_S: Tensor) -> Tensor:
+    """Teacher scores with larger ones better, in standard deviations of its score of the true item over all rows."""
+    sign = -1 if kind == "distance" else 1
+    return sign * scores / every_score_S.std(correction=0).clamp(min=1e-12)

@@ -1,0 +1,112 @@
+"""A student in training: joined with projected teacher embeddings and matched with them, where it is distilled."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from cluster.errors import ConfigError
+from student_train.config import DistillationConfig, StudentConfig
+from student_train.distillation import MATCHINGS
+from student_train.distillation.embedding import Parts, ProjectedTeacher
+from student_train.student import Student
+
+
+class Learned(NamedTuple):
+    """Logits [B, N], or [B, M] of the items asked for, and the loss of matching teacher embeddings."""
+
+    scores: Tensor
+    matching: Tensor
+
+
+class Learner(nn.Module):
+    """Item embedding = b_i + ed_weight · g(z_i) on the sides that the config names; plain without a teacher."""
+
+    def __init__(
+        self, name: str, shape: StudentConfig, n_items: int, teacher_NE: Tensor | None, config: DistillationConfig
+    ) -> None:
+        super().__init__()
+        self.student = Student(name, shape, n_items)
+        self.projected: ProjectedTeacher | None = None
+        self.matching: nn.Module | None = None
+        self.sides: tuple[str, ...] = ()
+        if teacher_NE is None:
+            return
+        if config.embedding != "none" and config.ed_weight:
+            check_sides(shape, config)
+            self.sides = ("input", "output") if config.embedding == "both" else (config.embedding,)
+            self.projected = ProjectedTeacher(teacher_NE, shape.width, config)
+            if not config.offset:
+                self._drop_offsets()
+        if config.strategy in MATCHINGS and config.lam:
+            self.matching = MATCHINGS[config.strategy](teacher_NE, shape.width)
+
+    def forward(self, history_BL: Tensor, items_BM: Tensor | None = None) -> Learned:
+        """Score ``items_BM``, or the whole catalogue for none; see :class:`Student`."""
+        part_in = part_out = None
+        if self.projected is not None:
+            parts = Parts(self.projected, self._wanted(history_BL, items_BM))
+            part_in, part_out = (parts if side in self.sides else None for side in ("input", "output"))
+        scores = self.student(history_BL, items_BM, part_in, part_out)
+        matching = scores.new_zeros(())
+        if self.matching is not None:
+            items = history_BL.unique()
+            items = items[items < self.student.n_items]
+            embedded_UD = self.student.items(items)
+            if part_in is not None:
+                embedded_UD = embedded_UD + part_in(items)
+            matching = self.matching(items, embedded_UD)
+        return Learned(scores, matching)
+
+    def _wanted(self, history_BL: Tensor, items_BM: Tensor | None) -> list[Tensor] | None:
+        """The items that need a projected embedding; none for all."""
+        if "output" not in self.sides:
+            return [history_BL]
+        if items_BM is None:
+            return None
+        return [items_BM, history_BL] if "input" in self.sides else [items_BM]
+
+    def _drop_offsets(self) -> None:
+        tables = {"input": self.student.items, "output": self.student.output}
+        for table in (tables[side] for side in self.sides):
+            if table is not None:
+                nn.init.zeros_(table.weight)
+                table.weight.requires_grad_(False)
+
+
+def check_sides(shape: StudentConfig, config: DistillationConfig) -> None:
+    """Refuse teacher embeddings on one side of a table that both sides share.
+
+    Raises:
+        ConfigError: see above.
+    """
+    if shape.output == "tied" and config.embedding in ("input", "output"):
+        raise ConfigError(
+            f"`distillation.embedding` = {config.embedding}, but `shape.output` = tied has one item table for both "
+            "sides: set `shape.output` to separate, or `distillation.embedding` to both"
+        )
+
+
+def fold(state: dict[str, Tensor], learner: Learner) -> dict[str, Tensor]:
+    """Weights of the plain student that scores exactly like ``learner`` with weights ``state``.
+
+    Args:
+        state: full float32 weights of ``learner``, on the CPU.
+        learner: says which parts there are.
+    """
+    plain = {name.removeprefix("student."): value for name, value in state.items() if name.startswith("student.")}
+    if learner.projected is None:
+        return plain
+    prefix = "projected.projector."
+    weights = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+    teacher_NE = learner.projected.teacher_NE.cpu()
+    with torch.no_grad():
+        part_ND = learner.projected.weight * torch.func.functional_call(
+            learner.projected.projector, weights, (teacher_NE,)
+        )
+    if "input" in learner.sides:
+        plain["items.weight"] = plain["items.weight"] + functional.pad(part_ND, (0, 0, 0, 1))
+    if "output" in learner.sides and "output.weight" in plain:
+        plain["output.weight"] = plain["output.weight"] + part_ND
+    return plain
