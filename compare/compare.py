@@ -37,7 +37,7 @@ def compare(config: CompareConfig) -> Path:
     folder = _open(config.output)
     # Unfinished until the tables are written anew.
     (config.output / MANIFEST_FILE).unlink(missing_ok=True)
-    results = {run: found for run in runs if (found := done(folder, run))}
+    results = {run: found for run in runs if not config.overwrite and (found := done(folder, run))}
     missing = [run for run in runs if run not in results]
     print(f"{len(runs)} trainings, {len(results)} of them done already", flush=True)
     tracker = Tracker(config.tracking)

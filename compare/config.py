@@ -17,18 +17,23 @@ Variants = Annotated[dict[str, dict[str, Any]], tyro.conf.Suppress]
 
 
 class CompareConfig(Config):
-    """Compare students and distillation strategies; `students` and `strategies` are mappings in the config file.
+    """Compare students and distillation strategies; `students` and `strategies` stand in the config file.
 
     Each maps a name in the tables to the settings of `train` that it changes. A name with " without " in it is an
     ablation of what stands before; `plain`, the student without teacher, is always there.
     """
 
-    students: Variants = Field({"SASRec": {"student": "sasrec"}}, min_length=1)
-    strategies: Variants = Field({"soft": {"distillation": {"strategy": "soft"}}}, min_length=1)
+    students: Variants = Field(
+        {"SASRec": {"student": "sasrec"}}, min_length=1, description="Settings of each student, by its name."
+    )
+    strategies: Variants = Field(
+        {"soft": {"distillation": {"strategy": "soft"}}}, min_length=1, description="Settings of each strategy."
+    )
     seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1, description="Seeds of every student and strategy.")
     cpus_per_run: float = Field(1, gt=0, description="CPUs of one training; all that the cluster has are used.")
     gpus_per_run: float = Field(0, ge=0, description="GPUs of one training, or a share of one.")
     output: Path = Field(Path("runs/comparison"), description="Directory of tables and pictures; resumed if there.")
+    overwrite: bool = Field(False, description="Do finished trainings again instead of going on after them.")
     train: TrainConfig = TrainConfig(labels=Path("runs/labels"))
     cluster: ClusterConfig = ClusterConfig()
     tracking: TrackingConfig = TrackingConfig()

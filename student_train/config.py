@@ -45,10 +45,10 @@ class DistillationConfig(Config):
     strategy: Strategy = Field("soft", description="How the student learns from the teacher's labels.")
     lam: float = Field(0.5, ge=0, description="Lambda, weight of the strategy's loss; 0 switches it off.")
     trust: float = Field(
-        2.0,
+        1.0,
         ge=0,
-        description="Lambda is multiplied by (the teacher's validation NDCG@20 over the student's best, at most 1) to "
-        "this power; 0 keeps it as it is.",
+        description="Lambda and ed_weight are multiplied by (the teacher's validation NDCG@20 over the student's best, "
+        "at most 1) to this power; 0 keeps them as they are.",
     )
     top_k: int = Field(20, ge=1, description="Length K of the teacher list used.")
     gamma_position: float = Field(0.3, ge=0, description="Weight of the position importance (dllm2rec).")

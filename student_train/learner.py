@@ -59,6 +59,11 @@ class Learner(nn.Module):
             matching = self.matching(items, embedded_UD)
         return Learned(scores, matching)
 
+    def set_embedding_weight(self, weight: float) -> None:
+        """Change the weight of the projected teacher embeddings from the next batch on."""
+        if self.projected is not None:
+            self.projected.weight = weight
+
     def _wanted(self, history_BL: Tensor, items_BM: Tensor | None) -> list[Tensor] | None:
         """The items that need a projected embedding; none for all."""
         if "output" not in self.sides:

@@ -88,7 +88,9 @@ def fit(
     while progress.epoch < config.epochs and not _exhausted(progress, config):
         started = time.perf_counter()
         progress.epoch += 1
-        step.lam = config.distillation.lam * trust(config, materials.teacher_ndcg, progress)
+        trusted = trust(config, materials.teacher_ndcg, progress)
+        step.lam = config.distillation.lam * trusted
+        learner.set_embedding_weight(config.distillation.ed_weight * trusted)
         loss = _epoch(engine, step, materials, steps, progress.epoch)
         if progress.epoch % config.evaluate_every == 0 or progress.epoch == config.epochs:
             state = fold(engine.state_dict(), learner)

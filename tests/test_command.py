@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import tyro
 
 from cluster.config import Config, SubmitConfig, load_config
 from dllm2rec import SUBMIT, VERBS, load
@@ -27,6 +28,8 @@ def command(*argv: str, **environment: str) -> subprocess.CompletedProcess[str]:
 def options(model: type[Config], prefix: str = "--") -> list[str]:
     names = []
     for name, field in model.model_fields.items():
+        if tyro.conf.Suppress in field.metadata:  # set in a file only
+            continue
         option = prefix + name.replace("_", "-")
         nested = isinstance(field.annotation, type) and issubclass(field.annotation, Config)
         names += options(field.annotation, f"{option}.") if nested else [option]
@@ -36,6 +39,8 @@ def options(model: type[Config], prefix: str = "--") -> list[str]:
 def descriptions(model: type[Config]) -> list[str | None]:
     lines = []
     for field in model.model_fields.values():
+        if tyro.conf.Suppress in field.metadata:
+            continue
         nested = isinstance(field.annotation, type) and issubclass(field.annotation, Config)
         lines += descriptions(field.annotation) if nested else [field.description]
     return lines
