@@ -39,12 +39,15 @@ def prepare(config: PrepareConfig) -> Path:
     with output_directory(
         config.output, verb="prepare", config=config, inputs=inputs, overwrite=config.overwrite
     ) as draft:
+        print(f"prepare: reading {config.source}", flush=True)
         raw_log, raw_items = read_source(config)
         catalogue = build_catalogue(raw_items, config.max_title_length, config.bad_rows)
         log, log_counts = build_log(raw_log, catalogue, config.bad_rows)
+        print(f"prepare: {len(log.user):,} interactions, {len(catalogue.ids):,} items kept", flush=True)
         rows = select_rows(log, config.rows)
         splits = split_rows(config.split, rows, log.timestamp[rows.target], config.cut_points)
         write_items(draft.path, catalogue, log, rows, splits)
+        print(f"prepare: writing {len(splits):,} rows", flush=True)
         write_sequences(draft.path, log, rows, splits, config.max_history, config.rows_per_shard)
         split_counts = dict(zip(SPLITS, np.bincount(splits).tolist(), strict=True))
         sizes = {"items": len(catalogue.ids), "users": log.users, "interactions": len(log.user)}
