@@ -44,11 +44,6 @@ class Engine:
         """Device of this rank."""
         return torch.device(self._engine.device)
 
-    @property
-    def rank(self) -> int:
-        """This process among all workers."""
-        return dist.get_rank()
-
     def __call__(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401  # whatever the module returns
         """Forward pass of the module."""
         return self._engine(*args, **kwargs)

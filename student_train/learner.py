@@ -9,7 +9,7 @@ from torch.nn import functional
 from cluster.errors import ConfigError
 from student_train.config import DistillationConfig, StudentConfig
 from student_train.distillation import MATCHINGS
-from student_train.distillation.embedding import Parts, ProjectedTeacher
+from student_train.distillation.embedding import Parts, ProjectedTeacher, projector
 from student_train.student import Student
 
 
@@ -106,10 +106,12 @@ def fold(state: dict[str, Tensor], learner: Learner) -> dict[str, Tensor]:
     prefix = "projected.projector."
     weights = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
     teacher_NE = learner.projected.teacher_NE.cpu()
+    # Not the learner's own projector, whose weights ZeRO stage 3 keeps elsewhere.
+    untrained = learner.projected.config.model_copy(update={"projector_start": "random"})
+    trained = projector(teacher_NE, plain["items.weight"].shape[1], untrained)
+    trained.load_state_dict(weights)
     with torch.no_grad():
-        part_ND = learner.projected.weight * torch.func.functional_call(
-            learner.projected.projector, weights, (teacher_NE,)
-        )
+        part_ND = learner.projected.weight * trained(teacher_NE)
     if "input" in learner.sides:
         plain["items.weight"] = plain["items.weight"] + functional.pad(part_ND, (0, 0, 0, 1))
     if "output" in learner.sides and "output.weight" in plain:
