@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,10 @@ from cluster.config import describe
 from cluster.errors import ConfigError
 from compare.config import PLAIN, PLAIN_SETTINGS, CompareConfig
 from student_train.config import TrainConfig
-from student_train.learner import check_sides
 from student_train.loop import Materials, fit
 from student_train.outcome import measure
 from student_train.step import dro_weight
-from student_train.train import check_inputs, load_materials
+from student_train.train import check_inputs, load_materials, needs_embeddings
 
 _NOT_IN_THE_RESULT = {"output", "overwrite", "register_as", "workers", "cluster", "tracking"}
 
@@ -78,7 +77,6 @@ def plan(config: CompareConfig) -> tuple[list[Run], dict[str, str]]:
             for seed in config.seeds:
                 train = _changed(config.train, [own, taught, {"seed": seed}], f"{student}, {strategy}")
                 check_inputs(train)
-                check_sides(train.shape, train.distillation)
                 runs.append(Run(student, strategy, seed, train, _key(train, inputs)))
     names = [run.name for run in runs]
     doubled = next((name for name in names if names.count(name) > 1), None)
@@ -110,7 +108,10 @@ def train_one(config: TrainConfig, key: str, threads: int) -> Result:
         UserError: the loss is not finite.
     """
     torch.set_num_threads(threads)
-    materials = _materials(config.dataset, config.labels, config.distillation.top_k, config.shape.history)
+    whole = _materials(config.dataset, config.labels, config.distillation.top_k, config.shape.history)
+    materials = replace(
+        whole, teacher_embeddings=whole.teacher_embeddings if needs_embeddings(config.distillation) else None
+    )
     student, progress = fit(config, materials, lambda progress, save: None)
     outcome = measure(config, materials, student, progress)
     return Result(key=key, metrics=outcome["metrics"], counts=outcome["counts"])

@@ -16,9 +16,11 @@ from cluster.ray_session import ray_session
 from cluster.storage import Manifest, check_made_from, output_directory, read_manifest
 from cluster.workers import Payload, last_checkpoint, run_workers
 from data_prep.schema import EMBEDDINGS_FILE, EMBEDDINGS_TENSOR, ITEMS_FILE
-from student_train.config import TrainConfig
+from student_train.config import DistillationConfig, TrainConfig
+from student_train.distillation import MATCHINGS
 from student_train.evaluation import protocol
 from student_train.labels import read_labels
+from student_train.learner import check_sides
 from student_train.loop import Materials, Progress, fit
 from student_train.outcome import RESULT_FILE, measure, progress_line, write_student
 from student_train.rows import read_rows
@@ -79,7 +81,18 @@ def check_inputs(config: TrainConfig) -> dict[str, str]:
     return inputs | {"labels": labels.fingerprint, "teacher": labels.inputs["teacher"]}
 
 
+def needs_embeddings(distillation: DistillationConfig) -> str:
+    """The setting that needs the teacher's item embeddings, or an empty text."""
+    if distillation.strategy in MATCHINGS and distillation.lam:
+        return f"`distillation.strategy` = {distillation.strategy}"
+    if distillation.embedding != "none" and distillation.ed_weight:
+        return f"`distillation.embedding` = {distillation.embedding}"
+    return ""
+
+
 def _check_labels(config: TrainConfig, labels: Manifest) -> None:
+    if config.labels is None:
+        return
     stored = labels.config["top_k"]
     if config.distillation.top_k > stored:
         raise ConfigError(
@@ -88,6 +101,10 @@ def _check_labels(config: TrainConfig, labels: Manifest) -> None:
         )
     if "train" not in labels.config["splits"]:
         raise StaleInputError(f"{config.labels} holds no labels of train rows: run `dllm2rec teach --splits train …`")
+    embeddings, needed = config.labels / EMBEDDINGS_FILE, needs_embeddings(config.distillation)
+    if needed and not embeddings.is_file():
+        raise StaleInputError(f"{embeddings} is missing, which {needed} needs: run `dllm2rec teach` again")
+    check_sides(config.shape, config.distillation)
 
 
 def load_materials(config: TrainConfig, rank: int = 0, world_size: int = 1) -> Materials:
@@ -99,7 +116,8 @@ def load_materials(config: TrainConfig, rank: int = 0, world_size: int = 1) -> M
     if config.labels is not None:
         teacher_ndcg = read_manifest(config.labels, "teach").metrics.get("validation_ndcg@20")
         rows.teacher = read_labels(rows.row_id, config.labels, "train", config.distillation.top_k)
-        embeddings = load_file(config.labels / EMBEDDINGS_FILE)[EMBEDDINGS_TENSOR]
+        if needs_embeddings(config.distillation):
+            embeddings = load_file(config.labels / EMBEDDINGS_FILE)[EMBEDDINGS_TENSOR]
     return Materials(
         train=rows,
         validation=read_rows(config.dataset, "validation", length, padding, rank, world_size),

@@ -1,6 +1,7 @@
 """The verb ``train`` on a real Ray with DeepSpeed workers."""
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from cluster.config import EngineConfig, WorkersConfig
 from cluster.errors import ConfigError, OutputError, StaleInputError
 from cluster.storage import read_manifest
+from data_prep.schema import EMBEDDINGS_FILE
 from student_train.config import DistillationConfig, ObjectiveConfig, StudentConfig, TrainConfig
 from student_train.exported import ExportedStudent
 from student_train.train import check_inputs, train
@@ -116,6 +118,24 @@ def test_a_list_longer_than_the_stored_one_is_refused(dataset: Path, labels: Pat
     settings = config(dataset, tmp_path / "s", labels=labels, distillation=DistillationConfig(top_k=21))
     with pytest.raises(ConfigError, match=r"top_k. = 21, but .* holds lists of 20"):
         check_inputs(settings)
+
+
+@pytest.mark.parametrize(
+    ("distillation", "needed"),
+    [({}, "embedding. = both"), ({"strategy": "hint", "embedding": "none"}, "strategy. = hint")],
+)
+def test_labels_without_what_the_strategy_needs_are_refused(
+    dataset: Path, labels: Path, tmp_path: Path, distillation: dict[str, str], needed: str
+) -> None:
+    shutil.copytree(labels, tmp_path / "labels")
+    (tmp_path / "labels" / EMBEDDINGS_FILE).unlink()
+    settings = config(
+        dataset, tmp_path / "s", labels=tmp_path / "labels", distillation=DistillationConfig(**distillation)
+    )
+    with pytest.raises(StaleInputError, match=f"{needed} needs: run `dllm2rec teach` again"):
+        check_inputs(settings)
+    ranking_alone = settings.model_copy(update={"distillation": DistillationConfig(embedding="none")})
+    assert set(check_inputs(ranking_alone)) == {"dataset", "labels", "teacher"}
 
 
 def test_an_output_that_holds_something_else_is_left_alone(dataset: Path, tmp_path: Path) -> None:
