@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from student_train.config import TrainConfig
 from student_train.loop import Materials, fit
 from student_train.outcome import measure
 from student_train.step import dro_weight
-from student_train.train import check_inputs, load_materials, needs_embeddings
+from student_train.train import check_inputs, load_materials
 
 _NOT_IN_THE_RESULT = {"output", "overwrite", "register_as", "workers", "cluster", "tracking"}
 
@@ -108,10 +108,7 @@ def train_one(config: TrainConfig, key: str, threads: int) -> Result:
         UserError: the loss is not finite.
     """
     torch.set_num_threads(threads)
-    whole = _materials(config.dataset, config.labels, config.distillation.top_k, config.shape.history)
-    materials = replace(
-        whole, teacher_embeddings=whole.teacher_embeddings if needs_embeddings(config.distillation) else None
-    )
+    materials = _materials(config.dataset, config.labels, config.distillation.top_k, config.shape.history)
     student, progress = fit(config, materials, lambda progress, save: None)
     outcome = measure(config, materials, student, progress)
     return Result(key=key, metrics=outcome["metrics"], counts=outcome["counts"])

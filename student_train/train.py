@@ -81,7 +81,7 @@ def check_inputs(config: TrainConfig) -> dict[str, str]:
     return inputs | {"labels": labels.fingerprint, "teacher": labels.inputs["teacher"]}
 
 
-def needs_embeddings(distillation: DistillationConfig) -> str:
+def _needs_embeddings(distillation: DistillationConfig) -> str:
     """The setting that needs the teacher's item embeddings, or an empty text."""
     if distillation.strategy in MATCHINGS and distillation.lam:
         return f"`distillation.strategy` = {distillation.strategy}"
@@ -101,7 +101,7 @@ def _check_labels(config: TrainConfig, labels: Manifest) -> None:
         )
     if "train" not in labels.config["splits"]:
         raise StaleInputError(f"{config.labels} holds no labels of train rows: run `dllm2rec teach --splits train …`")
-    embeddings, needed = config.labels / EMBEDDINGS_FILE, needs_embeddings(config.distillation)
+    embeddings, needed = config.labels / EMBEDDINGS_FILE, _needs_embeddings(config.distillation)
     if needed and not embeddings.is_file():
         raise StaleInputError(f"{embeddings} is missing, which {needed} needs: run `dllm2rec teach` again")
     check_sides(config.shape, config.distillation)
@@ -116,7 +116,7 @@ def load_materials(config: TrainConfig, rank: int = 0, world_size: int = 1) -> M
     if config.labels is not None:
         teacher_ndcg = read_manifest(config.labels, "teach").metrics.get("validation_ndcg@20")
         rows.teacher = read_labels(rows.row_id, config.labels, "train", config.distillation.top_k)
-        if needs_embeddings(config.distillation):
+        if (config.labels / EMBEDDINGS_FILE).is_file():
             embeddings = load_file(config.labels / EMBEDDINGS_FILE)[EMBEDDINGS_TENSOR]
     return Materials(
         train=rows,

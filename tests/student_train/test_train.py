@@ -129,9 +129,8 @@ def test_labels_without_what_the_strategy_needs_are_refused(
 ) -> None:
     shutil.copytree(labels, tmp_path / "labels")
     (tmp_path / "labels" / EMBEDDINGS_FILE).unlink()
-    settings = config(
-        dataset, tmp_path / "s", labels=tmp_path / "labels", distillation=DistillationConfig(**distillation)
-    )
+    taught = DistillationConfig(**distillation)
+    settings = config(dataset, tmp_path / "s", labels=tmp_path / "labels", distillation=taught)
     with pytest.raises(StaleInputError, match=f"{needed} needs: run `dllm2rec teach` again"):
         check_inputs(settings)
     ranking_alone = settings.model_copy(update={"distillation": DistillationConfig(embedding="none")})
