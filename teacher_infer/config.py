@@ -41,6 +41,13 @@ class TeachConfig(Config):
     batch_size: int = Field(256, ge=1, description="Rows handed to an engine at a time.")
     max_new_tokens: int = Field(32, ge=1, description="Longest generated title, tokens (ground).")
     decay: float = Field(0.7, gt=0, le=1, description="Weight of a history item per step back in time (embed).")
+    whiten: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="How far the principal components of the item embeddings are evened out: 0 leaves the model's own, 1 "
+        "gives all the same variance (embed).",
+    )
     exclude_history: bool | None = Field(
         None, description="Leave items of the history out of the ranking; none does so for embed only."
     )

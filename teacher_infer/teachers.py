@@ -89,7 +89,8 @@ class EmbeddingTeacher:
         texts = list(dict.fromkeys(titles))
         place_of = {text: at for at, text in enumerate(texts)}
         self._decay = config.decay
-        self.embeddings_NE = embed_texts(model, texts, config).values[[place_of[title] for title in titles]]
+        embeddings_NE = embed_texts(model, texts, config).values[[place_of[title] for title in titles]]
+        self.embeddings_NE = whitened(embeddings_NE, config.whiten) if config.whiten else embeddings_NE
 
     def place(self, histories: Sequence[History]) -> Queries:
         """Means of unit title embeddings, the newest with weight 1, the one before with ``decay`` …"""
@@ -105,6 +106,23 @@ class EmbeddingTeacher:
     def engine_seconds(self, histories: Sequence[History]) -> float:
         """None: the catalogue is embedded once, whatever is asked later."""
         return 0.0
+
+
+def whitened(embeddings_NE: Tensor, power: float) -> Tensor:
+    """Embeddings in the axes of their principal components, each divided by its standard deviation to ``power``.
+
+    Sentence embeddings crowd into a few directions that say what all titles have in common; evening the directions out
+    lets the others tell items apart (Su et al., "Whitening sentence representations", 2021). Where the data have fewer
+    directions than the model, the empty ones stay empty.
+    """
+    centred_NE = (embeddings_NE - embeddings_NE.mean(0)).double()
+    left_NC, spread_C, _ = torch.linalg.svd(centred_NE, full_matrices=False)
+    present_C = spread_C > spread_C.max() * 1e-6
+    scaled_C = torch.where(present_C, spread_C.clamp(min=1e-300) ** (1 - power), 0.0)
+    # A component's sign is arbitrary; the largest entry is made positive, so that every machine gives the same.
+    largest_C = left_NC.abs().argmax(0)
+    signs_C = left_NC.gather(0, largest_C[None])[0].sign()
+    return (left_NC * signs_C * scaled_C).float()
 
 
 def open_teacher(model: Path, titles: Sequence[str], config: TeachConfig) -> Teacher:

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from teacher_infer.labels import NOT_FOUND, Score
+from teacher_infer.teachers import whitened
 
 
 def test_metrics_of_known_ranks():
@@ -24,3 +25,21 @@ def test_cutoffs_beyond_the_list_are_left_out():
 
 def test_a_split_without_rows_has_no_metrics():
     assert Score(ranks=[torch.tensor([], dtype=torch.long)]).metrics(20) == {}
+
+
+def test_whitening_evens_out_the_principal_components():
+    generator = torch.Generator().manual_seed(0)
+    embeddings = torch.randn(200, 6, generator=generator) * torch.tensor([9.0, 5, 3, 1, 0.5, 0.1]) + 7
+    for power, expected in ((0.0, torch.tensor([9.0, 5, 3, 1, 0.5, 0.1])), (1.0, torch.ones(6))):
+        spread = whitened(embeddings, power).std(0)
+        assert torch.allclose(spread / spread[0], expected / expected[0], rtol=0.2)
+    centred = embeddings - embeddings.mean(0)
+    turned = whitened(embeddings, 0.0)
+    assert torch.allclose(turned @ turned.T, centred @ centred.T, atol=1e-2)
+
+
+def test_whitening_leaves_directions_empty_that_the_data_do_not_have():
+    flat = torch.randn(50, 2) @ torch.randn(2, 6)
+    white = whitened(flat, 1.0)
+    assert (white.std(0) > 1e-3).sum() == 2
+    assert white.isfinite().all()
