@@ -43,7 +43,7 @@ class DistillationConfig(Config):
     """What the student takes from the teacher; used when labels are given."""
 
     strategy: Strategy = Field("soft", description="How the student learns from the teacher's labels.")
-    lam: float = Field(0.5, ge=0, description="Lambda, weight of the strategy's loss; 0 switches it off.")
+    lam: float = Field(1.0, ge=0, description="Lambda, weight of the strategy's loss; 0 switches it off.")
     trust: float = Field(
         1.0,
         ge=0,

@@ -45,8 +45,8 @@ class TeachConfig(Config):
         0.5,
         ge=0,
         le=1,
-        description="How far the principal components of the item embeddings are evened out: 0 leaves the model's own, 1 "
-        "gives all the same variance (embed).",
+        description="How far the principal components of the item embeddings are evened out: 0 leaves the model's own, "
+        "1 gives all the same variance (embed).",
     )
     exclude_history: bool | None = Field(
         None, description="Leave items of the history out of the ranking; none does so for embed only."
