@@ -33,7 +33,7 @@ def test_nested_values_come_from_the_command_line():
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["--search.lam.low", "1"], "`search.lam`: .*the range is empty: low 1 must be below high 1"),
+        (["--search.lam.low", "2"], "`search.lam`: .*the range is empty: low 2 must be below high 2"),
         (["--search.ed-weight.low", "0"], "a logarithmic range must start above 0"),
         (["--asha.grace", "31"], "grace 31 must not exceed max_epochs 30"),
         (["--search.parameters", "lambda"], "lambda"),
