@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from cluster.config import ClusterConfig, Config, EngineConfig, TrackingConfig, WorkersConfig
 
@@ -19,6 +19,12 @@ class StudentConfig(Config):
     dropout: float = Field(0.3, ge=0, lt=1, description="Dropout on embeddings and inside blocks.")
     history: int = Field(10, ge=1, description="Newest history items used.")
     output: Literal["tied", "separate"] = Field("tied", description="Whether input and output share one item table.")
+
+    @model_validator(mode="after")
+    def _heads_fit(self) -> "StudentConfig":
+        if self.width % self.heads:
+            raise ValueError(f"heads {self.heads} must divide width {self.width}")
+        return self
 
 
 class ObjectiveConfig(Config):

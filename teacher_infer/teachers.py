@@ -122,7 +122,7 @@ def whitened(embeddings_NE: Tensor, power: float) -> Tensor:
     # A component's sign is arbitrary; the largest entry is made positive, so that every machine gives the same.
     largest_C = left_NC.abs().argmax(0)
     signs_C = left_NC.gather(0, largest_C[None])[0].sign()
-    return (left_NC * signs_C * scaled_C).float()
+    return (left_NC * signs_C * scaled_C).float().contiguous()
 
 
 def open_teacher(model: Path, titles: Sequence[str], config: TeachConfig) -> Teacher:

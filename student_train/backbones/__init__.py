@@ -15,7 +15,10 @@ class Backbone(Protocol):
     """Builds a module that maps embedded histories to the state that scores the next item."""
 
     def __call__(self, config: StudentConfig) -> nn.Module:
-        """Module with ``forward(embedded_BLD: Tensor, present_BL: Tensor) -> Tensor [B, D]``."""
+        """Module with ``forward(embedded_BLD, present_BL) -> states [B, D]``.
+
+        Histories are padded on the left; ``present_BL`` is True where an item stands.
+        """
         ...
 
 

@@ -25,15 +25,7 @@ class Caser(nn.Module):
         self.norm = nn.LayerNorm(config.width)
 
     def forward(self, embedded_BLD: Tensor, present_BL: Tensor) -> Tensor:
-        """State of the history.
-
-        Args:
-            embedded_BLD: embedded histories, padded on the left.
-            present_BL: True where a history item stands.
-
-        Returns:
-            States [B, D].
-        """
+        """State of the history."""
         missing = self.length - embedded_BLD.shape[1]
         image_BDL = nn.functional.pad((embedded_BLD * present_BL[:, :, None]).transpose(1, 2), (missing, 0))
         pooled = [convolve(image_BDL).relu().amax(2) for convolve in self.horizontal]

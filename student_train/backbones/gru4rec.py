@@ -19,15 +19,7 @@ class GRU4Rec(nn.Module):
         self.norm = nn.LayerNorm(config.width)
 
     def forward(self, embedded_BLD: Tensor, present_BL: Tensor) -> Tensor:
-        """State after the newest item.
-
-        Args:
-            embedded_BLD: embedded histories, padded on the left.
-            present_BL: True where a history item stands.
-
-        Returns:
-            States [B, D].
-        """
+        """State after the newest item."""
         lengths = present_BL.sum(1)
         length = embedded_BLD.shape[1]
         # The GRU must start at the first real item, so the padding moves to the right.

@@ -4,7 +4,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cluster.errors import ConfigError
 from student_train.config import StudentConfig
 from student_train.dropout import Dropout
 
@@ -14,22 +13,12 @@ class HSTU(nn.Module):
 
     def __init__(self, config: StudentConfig) -> None:
         super().__init__()
-        if config.width % config.heads:
-            raise ConfigError(f"`shape.heads` = {config.heads} does not divide `shape.width` = {config.width}")
         self.dropout = Dropout(config.dropout)
         self.blocks = nn.ModuleList(Unit(config) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.width)
 
     def forward(self, embedded_BLD: Tensor, present_BL: Tensor) -> Tensor:
-        """State at the newest item.
-
-        Args:
-            embedded_BLD: embedded histories, padded on the left.
-            present_BL: True where a history item stands.
-
-        Returns:
-            States [B, D].
-        """
+        """State at the newest item."""
         length = embedded_BLD.shape[1]
         causal_LL = torch.ones(length, length, dtype=torch.bool, device=present_BL.device).tril()
         visible_B1LL = (causal_LL & present_BL[:, None, :])[:, None]

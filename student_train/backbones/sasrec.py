@@ -3,7 +3,6 @@
 import torch
 from torch import Tensor, nn
 
-from cluster.errors import ConfigError
 from student_train.config import StudentConfig
 from student_train.dropout import Dropout
 
@@ -13,23 +12,13 @@ class SASRec(nn.Module):
 
     def __init__(self, config: StudentConfig) -> None:
         super().__init__()
-        if config.width % config.heads:
-            raise ConfigError(f"`shape.heads` = {config.heads} does not divide `shape.width` = {config.width}")
         self.positions = nn.Parameter(torch.randn(config.history, config.width) * 0.02)
         self.dropout = Dropout(config.dropout)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.width)
 
     def forward(self, embedded_BLD: Tensor, present_BL: Tensor) -> Tensor:
-        """State at the newest item.
-
-        Args:
-            embedded_BLD: embedded histories, padded on the left.
-            present_BL: True where a history item stands.
-
-        Returns:
-            States [B, D].
-        """
+        """State at the newest item."""
         length = embedded_BLD.shape[1]
         states_BLD = self.dropout(embedded_BLD + self.positions[-length:])
         causal_LL = torch.ones(length, length, dtype=torch.bool, device=present_BL.device).tril()

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from pydantic import ValidationError
 
 from cluster.errors import ConfigError
 from student_train.backbones.gru4rec import GRU4Rec
@@ -55,9 +56,9 @@ def test_gru4rec_equals_torch_gru_on_each_unpadded_history() -> None:
         assert torch.allclose(found[row], backbone.norm(expected[-1, 0]), atol=1e-5)
 
 
-def test_sasrec_rejects_heads_that_do_not_divide_the_width() -> None:
-    with pytest.raises(ConfigError, match=r"shape.heads. = 3 does not divide"):
-        build("sasrec", heads=3)
+def test_heads_that_do_not_divide_the_width_are_refused() -> None:
+    with pytest.raises(ValidationError, match="heads 3 must divide width 8"):
+        shape(heads=3)
 
 
 CASES = [

@@ -43,3 +43,4 @@ def test_whitening_leaves_directions_empty_that_the_data_do_not_have():
     white = whitened(flat, 1.0)
     assert (white.std(0) > 1e-3).sum() == 2
     assert white.isfinite().all()
+    assert white.is_contiguous()
