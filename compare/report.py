@@ -146,7 +146,7 @@ def _bars(
         return None
     students = list(dict.fromkeys(student for student, _ in cells))
     figure = Figure(figsize=(1.5 + 3.4 * len(students), 1.2 + 0.34 * len(strategies)), layout="constrained")
-    panels: list[Axes] = list(figure.subplots(1, len(students), sharey=True, squeeze=False)[0])
+    panels: list[Axes] = list(figure.subplots(1, len(students), sharex=True, sharey=True, squeeze=False)[0])
     for axes, student in zip(panels, students, strict=True):
         found = [values(student, strategy) for strategy in strategies]
         spread = [stdev(v) if len(v) > 1 else 0.0 for v in found]
