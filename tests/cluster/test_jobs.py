@@ -114,7 +114,10 @@ def test_user_error_of_the_job_comes_back_as_code_2_with_its_line(head: str, tmp
 def test_interrupt_says_how_to_go_on_and_leaves_the_job(
     head: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # A shell that runs the tests in the background has the interrupt ignored, and children inherit that.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     job = command(head, "prepare", "--source", "synthetic", "--output", str(tmp_path / "dataset"))
+    signal.signal(signal.SIGINT, before)
     assert "submitted" in next(line for line in job.stderr if line.startswith("job "))
     job.send_signal(signal.SIGINT)
     _, log = job.communicate()

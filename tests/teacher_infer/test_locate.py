@@ -29,6 +29,12 @@ def test_a_teacher_of_another_data_set_is_refused(tiny_dataset, tmp_path):
         locate(teacher, tiny_dataset)
 
 
+def test_a_teacher_of_another_prompt_cannot_ground(tiny_dataset, tmp_path):
+    teacher = write_teacher(tmp_path / "teacher", read_manifest(tiny_dataset).fingerprint)
+    with pytest.raises(StaleInputError, match="another prompt"):
+        locate_teacher(str(teacher), "ground", tiny_dataset, read_manifest(tiny_dataset))
+
+
 def test_a_foreign_model_without_manifest_is_accepted(tiny_dataset, tmp_path):
     (tmp_path / "config.json").write_text("{}")
     assert locate(tmp_path, tiny_dataset) == tmp_path
