@@ -28,8 +28,8 @@ def locate_teacher(teacher: str, ranking: str, dataset: Path, dataset_manifest: 
         check_made_from(directory, manifest, "dataset", dataset, dataset_manifest)
         if ranking == "ground" and manifest.inputs.get("prompt") != fingerprint():
             raise StaleInputError(
-                f"{directory} was trained with another prompt than this version asks with: run `dllm2rec train-teacher` "
-                "again"
+                f"{directory} was trained with another prompt than this version asks with: run "
+                "`dllm2rec train-teacher` again"
             )
     return directory
 
