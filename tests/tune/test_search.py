@@ -61,7 +61,8 @@ def test_every_trial_stands_in_the_table(searched):
     assert [row["seed"] for row in rows] == ["0", "1", "0", "1"]
     assert rows[0]["lam"] == rows[1]["lam"]
     assert rows[0]["lam"] != rows[2]["lam"]
-    assert all(0.1 <= float(row["lam"]) <= 1 for row in rows)
+    lam = searched.config.search.lam
+    assert all(lam.low <= float(row["lam"]) <= lam.high for row in rows)
     manifest = read_manifest(searched.output, "tune")
     assert manifest.counts == {"trials": 4, "failed": 0}
     assert set(manifest.inputs) == {"dataset", "labels", "teacher"}
