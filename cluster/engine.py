@@ -9,20 +9,28 @@ import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 
+from cluster.averaging import RunningAverage
 from cluster.config import EngineConfig
 
 TAG = "engine"
 STATE = "trainer"
+AVERAGE = "average"
 
 
 class Engine:
     """A module under DeepSpeed: ZeRO, precision, accumulation and gradient clipping as configured.
 
+    With ``average`` above 0 the weights given out are a running average over that share of the steps so far.
     Inside Ray Train the process group is there already; elsewhere (a search trial) a group of one is made.
     """
 
     def __init__(
-        self, module: nn.Module, optimizer: torch.optim.Optimizer, config: EngineConfig, micro_batch: int
+        self,
+        module: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        config: EngineConfig,
+        micro_batch: int,
+        average: float = 0.0,
     ) -> None:
         deepspeed = _deepspeed()
         if not dist.is_initialized():
@@ -33,6 +41,7 @@ class Engine:
         self._engine, *_ = deepspeed.initialize(
             model=module, optimizer=optimizer, config=_settings(config, micro_batch)
         )
+        self._average = RunningAverage(self.module, average) if average else None
 
     @property
     def module(self) -> nn.Module:
@@ -54,7 +63,10 @@ class Engine:
 
     def step(self) -> None:
         """Update the weights when enough micro batches are accumulated."""
+        updates = self._engine.is_gradient_accumulation_boundary()
         self._engine.step()
+        if updates and self._average:
+            self._average.update()
 
     def set_learning_rate(self, learning_rate: float) -> None:
         """Set the learning rate of all parameter groups."""
@@ -62,19 +74,25 @@ class Engine:
             group["lr"] = learning_rate
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The full weights in float32 on the CPU; a collective call, to be made on every rank."""
+        """The full weights in float32 on the CPU, averaged if so asked; a collective call, to be made on every rank."""
+        weights = self._average.full() if self._average else self._weights()
+        return weights | {name: b.detach().cpu().clone() for name, b in self.module.named_buffers()}
+
+    def _weights(self) -> dict[str, Tensor]:
         named = list(self.module.named_parameters())
         with self._deepspeed.zero.GatheredParameters([p for _, p in named], enabled=self._stage == 3):
-            state = {name: p.detach().float().cpu().clone() for name, p in named}
-        return state | {name: b.detach().cpu().clone() for name, b in self.module.named_buffers()}
+            return {name: p.detach().float().cpu().clone() for name, p in named}
 
     def save(self, directory: Path, state: dict[str, Any]) -> None:
         """Write this rank's part of a checkpoint with ``state`` beside it; a collective call."""
-        self._engine.save_checkpoint(str(directory), tag=TAG, client_state={STATE: state})
+        state_of_rank = {STATE: state, AVERAGE: self._average.state() if self._average else None}
+        self._engine.save_checkpoint(str(directory), tag=TAG, client_state=state_of_rank)
 
     def load(self, directory: Path) -> dict[str, Any]:
         """Resume from a checkpoint of the same world size and return the ``state`` saved with it."""
         _, state = self._engine.load_checkpoint(str(directory), tag=TAG)
+        if self._average:
+            self._average.restore(state[AVERAGE])
         return state[STATE]
 
     def mean(self, value: Tensor) -> Tensor:

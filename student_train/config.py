@@ -70,6 +70,18 @@ class DistillationConfig(Config):
     )
     freeze_projector: bool = Field(False, description="Keep the projector as it starts.")
     offset: bool = Field(True, description="Learn an embedding per item beside the projected one.")
+    cloze: float = Field(
+        0.2,
+        ge=0,
+        description="Weight of predicting a random item of the history from the others and the target (the Cloze task "
+        "of BERT4Rec), which shows the projector more pairs of items; follows trust.",
+    )
+    prior: float = Field(
+        0.2,
+        ge=0,
+        description="Power of the items' popularity that multiplies the softmax of the teacher, which knows no "
+        "base rates (soft).",
+    )
 
 
 class TrainConfig(Config):
@@ -85,6 +97,13 @@ class TrainConfig(Config):
     distillation: DistillationConfig = DistillationConfig()
     learning_rate: float = Field(3e-3, gt=0, description="Learning rate of AdamW.")
     weight_decay: float = Field(0.0, ge=0, description="Weight decay of AdamW.")
+    average: float = Field(
+        0.1,
+        ge=0,
+        le=1,
+        description="Share of the steps so far over which the evaluated and exported weights are averaged; 0 takes the "
+        "last ones.",
+    )
     batch: int = Field(256, ge=1, description="Rows per worker and step (micro batch).")
     epochs: int = Field(100, ge=1, description="Most epochs.")
     evaluate_every: int = Field(1, ge=1, description="Epochs between evaluations on validation.")

@@ -80,7 +80,7 @@ def fit(
     learner = build(config, materials)
     trained = [parameter for parameter in learner.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, config.learning_rate, weight_decay=config.weight_decay)
-    engine = Engine(learner, optimizer, config.engine, config.batch)
+    engine = Engine(learner, optimizer, config.engine, config.batch, config.average)
     torch.manual_seed(config.seed * 1009 + materials.rank)
     progress = Progress(**engine.load(resume)) if resume else Progress()
     step = Step(config, materials.train_count, engine.device)
@@ -88,9 +88,8 @@ def fit(
     while progress.epoch < config.epochs and not _exhausted(progress, config):
         started = time.perf_counter()
         progress.epoch += 1
-        trusted = trust(config, materials.teacher_ndcg, progress)
-        step.lam = config.distillation.lam * trusted
-        learner.set_embedding_weight(config.distillation.ed_weight * trusted)
+        step.trusted = trust(config, materials.teacher_ndcg, progress)
+        learner.set_embedding_weight(config.distillation.ed_weight * step.trusted)
         loss = _epoch(engine, step, materials, steps, progress.epoch)
         if progress.epoch % config.evaluate_every == 0 or progress.epoch == config.epochs:
             state = fold(engine.state_dict(), learner)

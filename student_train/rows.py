@@ -48,6 +48,14 @@ class Rows:
         """The rows at ``index``."""
         return self._map(lambda values: values[index])
 
+    def followed_by(self, other: "Rows") -> "Rows":
+        """These rows and then those, without teacher."""
+        return Rows(
+            torch.cat([self.row_id, other.row_id]),
+            torch.cat([self.history, other.history]),
+            torch.cat([self.target, other.target]),
+        )
+
     def to(self, device: torch.device) -> "Rows":
         """The rows on ``device``."""
         return self._map(lambda values: values.to(device))

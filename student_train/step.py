@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from student_train.cloze import cloze
 from student_train.config import TrainConfig
 from student_train.distillation import RANKINGS, Lesson
 from student_train.learner import Learned
@@ -25,11 +26,29 @@ class Losses:
     student: Tensor
     dro: Tensor
     distillation: Tensor
+    cloze: Tensor
 
     @property
     def total(self) -> Tensor:
-        """L = L_student + α L_dro + λ L_d."""
-        return self.student + self.dro + self.distillation
+        """L = L_student + α L_dro + λ L_d + c L_cloze."""
+        return self.student + self.dro + self.distillation + self.cloze
+
+
+@dataclass
+class Scored:
+    """The student's logits of a batch."""
+
+    every_BN: Tensor
+    """Of the whole catalogue, where it was scored; else the same as ``scores_BM``."""
+    scores_BM: Tensor
+    """Of the target and the sampled negatives."""
+    items: Items
+    matching: Tensor
+
+    def of(self, rows: slice) -> "Scored":
+        """The logits of some rows."""
+        items = Items(self.items.target_B[rows], self.items.negative_BM[rows], self.items.popularity_N)
+        return Scored(self.every_BN[rows], self.scores_BM[rows], items, self.matching)
 
 
 class Step:
@@ -39,8 +58,8 @@ class Step:
         self.config = config
         self.objective = objective(config.objective)
         self.ranking = RANKINGS.get(config.distillation.strategy) if config.distillation.lam else None
-        self.lam = config.distillation.lam
-        """Weight of the distillation, which the training loop lowers as the student overtakes the teacher."""
+        self.trusted = 1.0
+        """Share of the distillation's weights that counts: falls as the student overtakes the teacher."""
         self.dro_weight = dro_weight(config)
         self.propensity_N = propensity(train_count_N).to(device)
         smoothed_N = train_count_N.float() + 1
@@ -54,45 +73,47 @@ class Step:
             batch: its rows, with teacher lists if the student is distilled.
             generator: of all that is sampled.
         """
+        distillation = self.config.distillation
         ranking = self.ranking if batch.teacher else None
-        sampled_BM = self.objective.draw(batch.target, batch.history, self.popularity_N, generator)
-        items_BM = torch.cat([batch.target[:, None], sampled_BM], dim=1)
-        if self.objective.full or self.dro_weight or ranking:
-            learned = model(batch.history, None)
-            every_BN = learned.scores.float()
-            scores_BM = every_BN.gather(1, items_BM)
-        else:
-            learned = model(batch.history, items_BM)
-            every_BN = scores_BM = learned.scores.float()
-        negative_BM = scores_BM[:, 1:]
-        items = Items(batch.target, sampled_BM, self.popularity_N)
-        losses = Losses(
-            self.objective.loss(scores_BM[:, 0], every_BN if self.objective.full else negative_BM, items),
-            every_BN.new_zeros(()),
-            self.lam * learned.matching,
-        )
+        both = self._with_cloze(batch, generator)
+        scored = self._score(model, both, ranking is not None, generator)
+        own, hidden = scored.of(slice(len(batch))), scored.of(slice(len(batch), None))
+        none = own.every_BN.new_zeros(())
+        losses = Losses(self._student_loss(own), none, self.trusted * distillation.lam * scored.matching, none)
+        if len(both) > len(batch):
+            losses.cloze = self.trusted * distillation.cloze * self._student_loss(hidden)
         if self.dro_weight:
-            losses.dro = self.dro_weight * dro(
-                every_BN, batch.target, self.propensity_N, self.config.objective.dro_beta
-            )
+            beta = self.config.objective.dro_beta
+            losses.dro = self.dro_weight * dro(own.every_BN, batch.target, self.propensity_N, beta)
         if ranking and batch.teacher:
-            lesson = self._lesson(every_BN, negative_BM, batch.target, batch.teacher, generator)
-            losses.distillation = self.lam * ranking(lesson)
+            losses.distillation = self.trusted * distillation.lam * ranking(self._lesson(own, batch.teacher, generator))
         return losses
 
-    def _lesson(
-        self,
-        every_BN: Tensor,
-        negative_BM: Tensor,
-        target_B: Tensor,
-        teacher: Taught,
-        generator: torch.Generator,
-    ) -> Lesson:
+    def _with_cloze(self, batch: Rows, generator: torch.Generator) -> Rows:
+        """The batch, followed by its Cloze rows if they are asked for, so that the model runs once."""
+        if batch.teacher is None or not self.config.distillation.cloze:
+            return batch
+        return batch.followed_by(cloze(batch, len(self.popularity_N), generator))
+
+    def _score(self, model: Scorer, batch: Rows, ranking: bool, generator: torch.Generator) -> Scored:
+        sampled_BM = self.objective.draw(batch.target, batch.history, self.popularity_N, generator)
+        items = Items(batch.target, sampled_BM, self.popularity_N)
+        items_BM = torch.cat([batch.target[:, None], sampled_BM], dim=1)
+        every = self.objective.full or self.dro_weight > 0 or ranking
+        learned = model(batch.history, None if every else items_BM)
+        scores = learned.scores.float()
+        return Scored(scores, scores.gather(1, items_BM) if every else scores, items, learned.matching)
+
+    def _student_loss(self, scored: Scored) -> Tensor:
+        negatives = scored.every_BN if self.objective.full else scored.scores_BM[:, 1:]
+        return self.objective.loss(scored.scores_BM[:, 0], negatives, scored.items)
+
+    def _lesson(self, scored: Scored, teacher: Taught, generator: torch.Generator) -> Lesson:
         return Lesson(
-            scores_BN=every_BN,
-            target_B=target_B,
+            scores_BN=scored.every_BN,
+            target_B=scored.items.target_B,
             teacher=teacher,
-            negative_BM=negative_BM,
+            negative_BM=scored.scores_BM[:, 1:],
             popularity_N=self.popularity_N,
             propensity_N=self.propensity_N,
             dro_weight=self.dro_weight,
