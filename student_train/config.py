@@ -74,14 +74,13 @@ class DistillationConfig(Config):
         0.2,
         ge=0,
         description="Weight of predicting a random item of the history from the others and the target (the Cloze task "
-        "of BERT4Rec), which shows the projector more pairs of items; follows trust.",
+        "of BERT4Rec), which shows the projector more pairs of items; follows trust, and is off without embeddings.",
     )
-    prior: float = Field(
-        0.2,
-        ge=0,
-        description="Power of the items' popularity that multiplies the softmax of the teacher, which knows no "
-        "base rates (soft).",
-    )
+
+    @property
+    def joins(self) -> bool:
+        """Whether projected teacher embeddings join the item table."""
+        return self.embedding != "none" and self.ed_weight > 0
 
 
 class TrainConfig(Config):

@@ -33,7 +33,7 @@ class Learner(nn.Module):
         self.sides: tuple[str, ...] = ()
         if teacher_NE is None:
             return
-        if config.embedding != "none" and config.ed_weight:
+        if config.joins:
             check_sides(shape, config)
             self.sides = ("input", "output") if config.embedding == "both" else (config.embedding,)
             self.projected = ProjectedTeacher(teacher_NE, shape.width, config)

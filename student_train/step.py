@@ -91,7 +91,8 @@ class Step:
 
     def _with_cloze(self, batch: Rows, generator: torch.Generator) -> Rows:
         """The batch, followed by its Cloze rows if they are asked for, so that the model runs once."""
-        if batch.teacher is None or not self.config.distillation.cloze:
+        distillation = self.config.distillation
+        if batch.teacher is None or not distillation.joins or not distillation.cloze:
             return batch
         return batch.followed_by(cloze(batch, len(self.popularity_N), generator))
 

@@ -85,7 +85,7 @@ def _needs_embeddings(distillation: DistillationConfig) -> str:
     """The setting that needs the teacher's item embeddings, or an empty text."""
     if distillation.strategy in MATCHINGS and distillation.lam:
         return f"`distillation.strategy` = {distillation.strategy}"
-    if distillation.embedding != "none" and distillation.ed_weight:
+    if distillation.joins:
         return f"`distillation.embedding` = {distillation.embedding}"
     return ""
 

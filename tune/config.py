@@ -92,7 +92,9 @@ class TuneConfig(Config):
     The student goes to OUTPUT/student; cluster and tracking of this config hold for its training too.
     """
 
-    trials: int = Field(12, ge=1, description="Configurations to try.")
+    trials: int = Field(
+        12, ge=1, description="Configurations to try; the first is the train section's own, if the ranges include it."
+    )
     seeds: int = Field(1, ge=1, description="Seeds per configuration; the mean over them is compared.")
     seed: int = Field(0, ge=0, description="Seed of the sampled configurations.")
     concurrent: int = Field(2, ge=1, description="Trials that run at a time.")

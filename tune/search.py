@@ -23,7 +23,7 @@ from student_train.train import check_inputs, train
 from tune.config import OF_STRATEGY, Range, TuneConfig, searched
 from tune.follow import Follow
 from tune.report import BEST_CONFIG_FILE, PICTURE_FILE, TRIALS_FILE, best_point, outcomes_of, write_report
-from tune.trial import BEST, EPOCH, METRIC, point_config, run_trial
+from tune.trial import BEST, EPOCH, METRIC, point_config, run_trial, values_at
 
 STUDENT_FOLDER = "student"
 # Without these Ray Tune writes TensorBoard, CSV and JSON files of every trial, which MLflow holds already, prints
@@ -133,7 +133,10 @@ def search(config: TuneConfig, base: TrainConfig, follow: Follow) -> ray_tune.Re
                 mode="max",
                 num_samples=config.trials,
                 search_alg=BasicVariantGenerator(
-                    constant_grid_search=True, random_state=config.seed, max_concurrent=config.concurrent
+                    points_to_evaluate=start(config, base),
+                    constant_grid_search=True,
+                    random_state=config.seed,
+                    max_concurrent=config.concurrent,
                 ),
                 scheduler=ASHAScheduler(
                     time_attr=EPOCH,
@@ -154,6 +157,16 @@ def space(config: TuneConfig) -> dict[str, Any]:
     domains = {name: _domain(getattr(config.search, name)) for name in searched(config)}
     first = config.train.seed
     return domains | {"seed": ray_tune.grid_search(list(range(first, first + config.seeds)))}
+
+
+def start(config: TuneConfig, base: TrainConfig) -> list[dict[str, Any]] | None:
+    """The train section's own values as the first configuration, so that a search never ends below it on validation.
+
+    None where a range leaves such a value out.
+    """
+    point = values_at(base, searched(config))
+    ranges = {name: getattr(config.search, name) for name in point}
+    return [point] if all(ranges[name].low <= value <= ranges[name].high for name, value in point.items()) else None
 
 
 def _domain(values: Range) -> Any:  # noqa: ANN401  # Ray Tune's domain class

@@ -1,6 +1,6 @@
 """One trial: the training loop of the verb ``train`` in a process of its own, every evaluation reported to Ray Tune."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,11 @@ def point_config(train: TrainConfig, point: Point) -> TrainConfig:
     for name, value in point.items():
         (settings if name in _OUTER else settings["distillation"])[name] = value
     return TrainConfig.model_validate(settings)
+
+
+def values_at(train: TrainConfig, names: Sequence[str]) -> dict[str, Any]:
+    """The point that ``train`` stands at: the inverse of :func:`point_config`."""
+    return {name: getattr(train if name in _OUTER else train.distillation, name) for name in names}
 
 
 def run_trial(point: dict[str, Any], train: dict[str, Any], threads: int) -> None:

@@ -63,6 +63,8 @@ def test_every_trial_stands_in_the_table(searched):
     assert rows[0]["lam"] != rows[2]["lam"]
     lam = searched.config.search.lam
     assert all(lam.low <= float(row["lam"]) <= lam.high for row in rows)
+    assert float(rows[0]["lam"]) == searched.config.train.distillation.lam
+    assert float(rows[0]["learning_rate"]) == searched.config.train.learning_rate
     manifest = read_manifest(searched.output, "tune")
     assert manifest.counts == {"trials": 4, "failed": 0}
     assert set(manifest.inputs) == {"dataset", "labels", "teacher"}
