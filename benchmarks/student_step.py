@@ -21,18 +21,13 @@ from student_train.step import Step
 BATCH, HISTORY = 256, 10
 OFFICIAL_SHAPE = StudentConfig(layers=1, heads=1, dropout=0.1, history=HISTORY, output="separate")
 BCE = ObjectiveConfig(loss="bce")
-PAPER = {"strategy": "dllm2rec", "embedding": "input"}
+PAPER = DistillationConfig(strategy="dllm2rec", embedding="input", cloze=0)
 CASES = {
-    "plain": TrainConfig(shape=OFFICIAL_SHAPE, objective=BCE, distillation=DistillationConfig(lam=0, ed_weight=0)),
-    "ranking": TrainConfig(
-        shape=OFFICIAL_SHAPE, objective=BCE, distillation=DistillationConfig(strategy="dllm2rec", ed_weight=0)
+    "plain": TrainConfig(
+        shape=OFFICIAL_SHAPE, objective=BCE, distillation=PAPER.model_copy(update={"lam": 0, "ed_weight": 0})
     ),
-    "full": TrainConfig(
-        student="dros",
-        shape=OFFICIAL_SHAPE,
-        objective=BCE,
-        distillation=DistillationConfig(strategy="dllm2rec", embedding="input"),
-    ),
+    "ranking": TrainConfig(shape=OFFICIAL_SHAPE, objective=BCE, distillation=PAPER.model_copy(update={"ed_weight": 0})),
+    "full": TrainConfig(student="dros", shape=OFFICIAL_SHAPE, objective=BCE, distillation=PAPER),
     "tied_full": TrainConfig(shape=StudentConfig(history=HISTORY)),
 }
 
