@@ -53,8 +53,8 @@ class DistillationConfig(Config):
     trust: float = Field(
         2.0,
         ge=0,
-        description="Lambda, ed_weight and cloze are multiplied by (the teacher's validation NDCG@20 over the student's "
-        "best, at most 1) to this power; 0 keeps them as they are.",
+        description="Lambda, ed_weight and cloze are multiplied by (the teacher's validation NDCG@20 over the "
+        "student's best, at most 1) to this power; 0 keeps them as they are.",
     )
     top_k: int = Field(20, ge=1, description="Length K of the teacher list used.")
     gamma_position: float = Field(0.3, ge=0, description="Weight of the position importance (dllm2rec).")
