@@ -2,8 +2,8 @@
 
 import sys
 from collections.abc import Sequence
-from importlib import import_module
-from typing import Any, NamedTuple
+from pkgutil import resolve_name
+from typing import NamedTuple
 
 from cluster.config import Config, SubmitConfig, load_config
 from cluster.errors import ConfigError, UserError
@@ -58,13 +58,13 @@ def _dispatch(arguments: list[str]) -> None:
     if name == SUBMIT:
         sys.exit(_submit(rest))
     config = _config(name, rest)
-    load(VERBS[name].run)(config)
+    resolve_name(VERBS[name].run)(config)
 
 
 def _config(name: str, arguments: Sequence[str]) -> Config:
     if name not in VERBS:
         raise ConfigError(f"unknown verb `{name}`: verbs are {', '.join([*VERBS, SUBMIT])}")
-    return load_config(load(VERBS[name].config), name, list(VERBS), arguments)
+    return load_config(resolve_name(VERBS[name].config), name, list(VERBS), arguments)
 
 
 def _submit(arguments: Sequence[str]) -> int:
@@ -74,7 +74,7 @@ def _submit(arguments: Sequence[str]) -> int:
     if not job:
         raise ConfigError(f"no verb to submit: dllm2rec {SUBMIT} [OPTIONS] VERB [VERB OPTIONS]")
     verb, *rest = job
-    return load("cluster.jobs:submit")(config, verb, rest, _config(verb, rest))
+    return resolve_name("cluster.jobs:submit")(config, verb, rest, _config(verb, rest))
 
 
 def _split_at_verb(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -91,12 +91,6 @@ def _usage() -> str:
     return "usage: dllm2rec VERB [--config FILE] [OPTIONS]   (--help after a verb lists its options)\n\n" + "\n".join(
         lines
     )
-
-
-def load(place: str) -> Any:  # noqa: ANN401  # a config class or a verb's function
-    """Import ``module:name``."""
-    module, name = place.split(":")
-    return getattr(import_module(module), name)
 
 
 if __name__ == "__main__":

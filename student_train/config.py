@@ -1,13 +1,14 @@
 """Config of the ``train`` verb."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from cluster.config import ClusterConfig, Config, EngineConfig, TrackingConfig, WorkersConfig
+from student_train.registry import BACKBONES, OBJECTIVES, STRATEGIES, one_of
 
-StudentName = Literal["gru4rec", "caser", "sasrec", "dros", "hstu"]
+StudentName = Annotated[str, one_of(BACKBONES)]
 
 
 class StudentConfig(Config):
@@ -30,8 +31,8 @@ class StudentConfig(Config):
 class ObjectiveConfig(Config):
     """The student's own loss."""
 
-    loss: Literal["softmax", "sampled_softmax", "bce", "gbce"] = Field(
-        "softmax", description="Full softmax, softmax over sampled items with logQ correction, BCE or gBCE."
+    loss: Annotated[str, one_of(OBJECTIVES)] = Field(
+        "softmax", description=f"Loss: {', '.join(OBJECTIVES)}; the sampled softmax has a logQ correction."
     )
     negatives: int = Field(1, ge=1, description="Sampled negatives per row (all but the full softmax).")
     gbce_calibration: float = Field(0.75, ge=0, le=1, description="Calibration t of gBCE; 0 makes it BCE.")
@@ -41,14 +42,15 @@ class ObjectiveConfig(Config):
     dro_beta: float = Field(1.0, gt=0, description="Beta of the DRO term.")
 
 
-Strategy = Literal["soft", "dllm2rec", "dllm2rec-official", "rd", "cd", "rrd", "dcd", "unkd", "hint", "htd"]
 Side = Literal["both", "input", "output", "none"]
 
 
 class DistillationConfig(Config):
     """What the student takes from the teacher; used when labels are given."""
 
-    strategy: Strategy = Field("soft", description="How the student learns from the teacher's labels.")
+    strategy: Annotated[str, one_of(STRATEGIES)] = Field(
+        "soft", description=f"How the student learns from the teacher's labels: {', '.join(STRATEGIES)}."
+    )
     lam: float = Field(1.75, ge=0, description="Lambda, weight of the strategy's loss; 0 switches it off.")
     trust: float = Field(
         2.0,
@@ -90,7 +92,9 @@ class TrainConfig(Config):
     labels: Path | None = Field(None, description="Label directory (verb teach); none trains the plain student.")
     output: Path = Field(Path("runs/student"), description="Student directory to write.")
     overwrite: bool = Field(False, description="Replace an earlier student in the output directory.")
-    student: StudentName = Field("sasrec", description="Student; dros is SASRec with the DRO term.")
+    student: StudentName = Field(
+        "sasrec", description=f"Student: {', '.join(BACKBONES)}; dros is SASRec with the DRO term."
+    )
     shape: StudentConfig = StudentConfig()
     objective: ObjectiveConfig = ObjectiveConfig()
     distillation: DistillationConfig = DistillationConfig()

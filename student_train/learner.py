@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from cluster.errors import ConfigError
 from student_train.config import DistillationConfig, StudentConfig
-from student_train.distillation import MATCHINGS
+from student_train.distillation import matching
 from student_train.distillation.embedding import Parts, ProjectedTeacher, projector
 from student_train.student import Student
 
@@ -39,8 +39,9 @@ class Learner(nn.Module):
             self.projected = ProjectedTeacher(teacher_NE, shape.width, config)
             if not config.offset:
                 self._drop_offsets()
-        if config.strategy in MATCHINGS and config.lam:
-            self.matching = MATCHINGS[config.strategy](teacher_NE, shape.width)
+        module = matching(config.strategy) if config.lam else None
+        if module is not None:
+            self.matching = module(teacher_NE, shape.width)
 
     def forward(self, history_BL: Tensor, items_BM: Tensor | None = None) -> Learned:
         """Score ``items_BM``, or the whole catalogue for none; see :class:`Student`."""

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from student_train.cloze import cloze
 from student_train.config import TrainConfig
-from student_train.distillation import RANKINGS, Lesson
+from student_train.distillation import Lesson, ranking
 from student_train.learner import Learned
 from student_train.objectives import objective
 from student_train.objectives.base import Items
@@ -57,7 +57,7 @@ class Step:
     def __init__(self, config: TrainConfig, train_count_N: Tensor, device: torch.device | str = "cpu") -> None:
         self.config = config
         self.objective = objective(config.objective)
-        self.ranking = RANKINGS.get(config.distillation.strategy) if config.distillation.lam else None
+        self.ranking = ranking(config.distillation.strategy) if config.distillation.lam else None
         self.trusted = 1.0
         """Share of the distillation's weights that counts: falls as the student overtakes the teacher."""
         self.dro_weight = dro_weight(config)
@@ -74,9 +74,9 @@ class Step:
             generator: of all that is sampled.
         """
         distillation = self.config.distillation
-        ranking = self.ranking if batch.teacher else None
+        strategy = self.ranking if batch.teacher else None
         both = self._with_cloze(batch, generator)
-        scored = self._score(model, both, ranking is not None, generator)
+        scored = self._score(model, both, strategy is not None, generator)
         own, hidden = scored.of(slice(len(batch))), scored.of(slice(len(batch), None))
         none = own.every_BN.new_zeros(())
         losses = Losses(self._student_loss(own), none, self.trusted * distillation.lam * scored.matching, none)
@@ -85,8 +85,9 @@ class Step:
         if self.dro_weight:
             beta = self.config.objective.dro_beta
             losses.dro = self.dro_weight * dro(own.every_BN, batch.target, self.propensity_N, beta)
-        if ranking and batch.teacher:
-            losses.distillation = self.trusted * distillation.lam * ranking(self._lesson(own, batch.teacher, generator))
+        if strategy and batch.teacher:
+            lesson = self._lesson(own, batch.teacher, generator)
+            losses.distillation = self.trusted * distillation.lam * strategy(lesson)
         return losses
 
     def _with_cloze(self, batch: Rows, generator: torch.Generator) -> Rows:
@@ -96,11 +97,11 @@ class Step:
             return batch
         return batch.followed_by(cloze(batch, len(self.popularity_N), generator))
 
-    def _score(self, model: Scorer, batch: Rows, ranking: bool, generator: torch.Generator) -> Scored:
+    def _score(self, model: Scorer, batch: Rows, ranked: bool, generator: torch.Generator) -> Scored:
         sampled_BM = self.objective.draw(batch.target, batch.history, self.popularity_N, generator)
         items = Items(batch.target, sampled_BM, self.popularity_N)
         items_BM = torch.cat([batch.target[:, None], sampled_BM], dim=1)
-        every = self.objective.full or self.dro_weight > 0 or ranking
+        every = self.objective.full or self.dro_weight > 0 or ranked
         learned = model(batch.history, None if every else items_BM)
         scores = learned.scores.float()
         return Scored(scores, scores.gather(1, items_BM) if every else scores, items, learned.matching)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from student_train.backbones import BACKBONES
+from student_train.backbones import backbone
 from student_train.config import StudentConfig
 
 INITIAL_SCALE = 0.02
@@ -22,7 +22,7 @@ class Student(nn.Module):
         super().__init__()
         self.n_items = n_items
         self.items = nn.Embedding(n_items + 1, shape.width, padding_idx=n_items)
-        self.backbone = BACKBONES[name](shape)
+        self.backbone = backbone(name)(shape)
         self.output = nn.Embedding(n_items, shape.width) if shape.output == "separate" else None
         self.bias = nn.Parameter(torch.zeros(n_items))
         # Learned from the data: whether what was taken once is taken again.

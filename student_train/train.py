@@ -17,12 +17,12 @@ from cluster.storage import Manifest, check_made_from, output_directory, read_ma
 from cluster.workers import Payload, last_checkpoint, run_workers
 from data_prep.schema import EMBEDDINGS_FILE, EMBEDDINGS_TENSOR, ITEMS_FILE
 from student_train.config import DistillationConfig, TrainConfig
-from student_train.distillation import MATCHINGS
 from student_train.evaluation import protocol
 from student_train.labels import read_labels
 from student_train.learner import check_sides
 from student_train.loop import Materials, Progress, fit
 from student_train.outcome import RESULT_FILE, measure, progress_line, write_student
+from student_train.registry import MATCHINGS
 from student_train.rows import read_rows
 
 

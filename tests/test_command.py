@@ -3,12 +3,13 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from pkgutil import resolve_name
 
 import pytest
 import tyro
 
 from cluster.config import Config, SubmitConfig, load_config
-from dllm2rec import SUBMIT, VERBS, load
+from dllm2rec import SUBMIT, VERBS
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = {name: verb.config for name, verb in VERBS.items()} | {SUBMIT: "cluster.config:SubmitConfig"}
@@ -57,7 +58,7 @@ def test_usage_lists_every_verb() -> None:
 def test_help_has_a_line_per_option(name: str) -> None:
     done = command(name, "--help", COLUMNS="100")
     assert done.returncode == 0
-    model = load(CONFIGS[name])
+    model = resolve_name(CONFIGS[name])
     for option in options(model):
         assert re.search(rf"│ {re.escape(option)}\b", done.stdout), option
     shown = " ".join(re.sub("[│╭╮╰╯─]", " ", done.stdout).split())
@@ -68,12 +69,12 @@ def test_help_has_a_line_per_option(name: str) -> None:
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_every_field_has_a_default(name: str) -> None:
-    load(CONFIGS[name])()
+    resolve_name(CONFIGS[name])()
 
 
 @pytest.mark.parametrize("name", VERBS)
 def test_every_verb_config_names_its_output(name: str) -> None:
-    fields = load(CONFIGS[name]).model_fields
+    fields = resolve_name(CONFIGS[name]).model_fields
     assert fields["output"].annotation is Path
     assert fields["overwrite"].annotation is bool
 
@@ -92,7 +93,7 @@ def test_configs_import_no_heavy_library() -> None:
 @pytest.mark.parametrize("name", CONFIGS)
 @pytest.mark.parametrize("file", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda f: f.stem)
 def test_every_shipped_config_loads(file: Path, name: str) -> None:
-    load_config(load(CONFIGS[name]), name, list(CONFIGS), ["--config", str(file)])
+    load_config(resolve_name(CONFIGS[name]), name, list(CONFIGS), ["--config", str(file)])
 
 
 @pytest.mark.parametrize(

@@ -3,11 +3,12 @@
 import re
 import shlex
 from pathlib import Path
+from pkgutil import resolve_name
 
 import pytest
 
 from cluster.config import load_config
-from dllm2rec import VERBS, load
+from dllm2rec import VERBS
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -22,7 +23,7 @@ def test_a_command_of_the_readme_is_accepted(command: str, monkeypatch: pytest.M
     if verb == "submit":
         at = next(i for i, word in enumerate(rest) if word in VERBS)
         verb, rest = rest[at], rest[at + 1 :]
-    load_config(load(VERBS[verb].config), verb, list(VERBS), rest)
+    load_config(resolve_name(VERBS[verb].config), verb, list(VERBS), rest)
 
 
 def test_every_verb_is_shown() -> None:

@@ -1,14 +1,12 @@
-"""Sequence backbones: embedded histories [B, L, D] to states [B, D]. A file each; register it here."""
+"""Sequence backbones: embedded histories [B, L, D] to states [B, D]. A file each."""
 
+from pkgutil import resolve_name
 from typing import Protocol
 
-from torch import Tensor, nn
+from torch import nn
 
-from student_train.backbones.caser import Caser
-from student_train.backbones.gru4rec import GRU4Rec
-from student_train.backbones.hstu import HSTU
-from student_train.backbones.sasrec import SASRec
 from student_train.config import StudentConfig
+from student_train.registry import BACKBONES
 
 
 class Backbone(Protocol):
@@ -22,6 +20,7 @@ class Backbone(Protocol):
         ...
 
 
-BACKBONES: dict[str, Backbone] = {"gru4rec": GRU4Rec, "caser": Caser, "sasrec": SASRec, "dros": SASRec, "hstu": HSTU}
-
-__all__ = ["BACKBONES", "Backbone", "Tensor"]
+def backbone(name: str) -> Backbone:
+    """The backbone of a student."""
+    found: Backbone = resolve_name(BACKBONES[name])
+    return found

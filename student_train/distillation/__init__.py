@@ -1,25 +1,17 @@
-"""What a student takes from a teacher. A file per strategy; register it here.
+"""What a student takes from a teacher. A file per strategy.
 
 A ranking strategy is a function of a :class:`Lesson` to a scalar. A matching strategy is a module that is trained with
 the student and compares item embeddings with the teacher's.
 """
 
 from collections.abc import Callable
+from pkgutil import resolve_name
 from typing import Protocol
 
 from torch import Tensor, nn
 
 from student_train.distillation.base import Lesson
-from student_train.distillation.cd import cd
-from student_train.distillation.dcd import dcd
-from student_train.distillation.dllm2rec import dllm2rec
-from student_train.distillation.hint import Hint
-from student_train.distillation.htd import HTD
-from student_train.distillation.official import dllm2rec_official
-from student_train.distillation.rd import rd
-from student_train.distillation.rrd import rrd
-from student_train.distillation.soft import soft
-from student_train.distillation.unkd import unkd
+from student_train.registry import MATCHINGS, RANKINGS
 
 RankingStrategy = Callable[[Lesson], Tensor]
 
@@ -32,16 +24,14 @@ class Matching(Protocol):
         ...
 
 
-RANKINGS: dict[str, RankingStrategy] = {
-    "soft": soft,
-    "dllm2rec": dllm2rec,
-    "dllm2rec-official": dllm2rec_official,
-    "rd": rd,
-    "cd": cd,
-    "rrd": rrd,
-    "dcd": dcd,
-    "unkd": unkd,
-}
-MATCHINGS: dict[str, Matching] = {"hint": Hint, "htd": HTD}
+def ranking(strategy: str) -> RankingStrategy | None:
+    """The loss of a strategy that compares rankings; none for the others."""
+    return resolve_name(RANKINGS[strategy]) if strategy in RANKINGS else None
 
-__all__ = ["MATCHINGS", "RANKINGS", "Lesson", "Matching", "RankingStrategy"]
+
+def matching(strategy: str) -> Matching | None:
+    """The module of a strategy that compares item embeddings; none for the others."""
+    return resolve_name(MATCHINGS[strategy]) if strategy in MATCHINGS else None
+
+
+__all__ = ["Lesson", "Matching", "RankingStrategy", "matching", "ranking"]

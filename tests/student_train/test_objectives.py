@@ -7,9 +7,10 @@ import torch
 from torch.nn import functional
 
 from student_train.config import ObjectiveConfig
-from student_train.objectives import OBJECTIVES, objective
+from student_train.objectives import objective
 from student_train.objectives.base import Items
 from student_train.objectives.dro import dro, propensity
+from student_train.registry import OBJECTIVES
 
 SCORES = torch.tensor([[0.5, -1.0, 2.0], [1.0, 0.0, -0.5]], dtype=torch.float64)
 TARGET = torch.tensor([2, 0])

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from student_train.config import DistillationConfig, ObjectiveConfig
-from student_train.distillation import RANKINGS, Lesson
+from student_train.distillation import Lesson, ranking
 from student_train.distillation.hint import Hint
 from student_train.distillation.htd import HTD
 from student_train.distillation.unkd import STRATA, _strata
@@ -45,7 +45,13 @@ def taught(strategy: str, drawn: list[int] | None = None, **settings: Any) -> fl
     made = lesson(**settings)
     if drawn is not None:
         made.unlisted = lambda count: torch.tensor([drawn[:count]])  # type: ignore[method-assign]
-    return RANKINGS[strategy](made).item()
+    return loss_of(strategy, made)
+
+
+def loss_of(strategy: str, made: Lesson) -> float:
+    found = ranking(strategy)
+    assert found
+    return found(made).item()
 
 
 def log_sigmoid(value: float) -> float:
@@ -102,11 +108,11 @@ def test_unkd_compares_inside_a_stratum_only() -> None:
     # Each of the four items is a stratum of its own here, so that no pair is left.
     made = lesson()
     made.popularity_N = torch.full((4,), 0.25)
-    assert RANKINGS["unkd"](made).item() == 0.0
+    assert loss_of("unkd", made) == 0.0
     # All in one stratum: pairs of a listed item with the unlisted items 1 and 3.
     made.popularity_N = torch.tensor([1e-9] * 4)
     pairs = {(k, j): -log_sigmoid(SCORES[k] - SCORES[j]) for k in LIST for j in (1, 3)}
-    found = torch.tensor([RANKINGS["unkd"](made).item() for _ in range(4000)]).mean().item()
+    found = torch.tensor([loss_of("unkd", made) for _ in range(4000)]).mean().item()
     # A drawn item is on the list half of the time and counts nothing then.
     assert found == pytest.approx(sum(pairs.values()) / len(pairs) / 2, rel=0.05)
 
