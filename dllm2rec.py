@@ -23,6 +23,16 @@ VERBS = {
         "teacher_train.config:TrainTeacherConfig", "teacher_train.train:train_teacher", "train an LLM into a teacher"
     ),
     "teach": Verb("teacher_infer.config:TeachConfig", "teacher_infer.teach:teach", "label rows with a teacher (vLLM)"),
+    "import-labels": Verb(
+        "teacher_infer.exchange_config:ImportConfig",
+        "teacher_infer.exchange:import_labels",
+        "files of the official code to a data set and labels",
+    ),
+    "export-labels": Verb(
+        "teacher_infer.exchange_config:ExportConfig",
+        "teacher_infer.exchange:export_labels",
+        "a data set and labels to files of the official code",
+    ),
     "train": Verb("student_train.config:TrainConfig", "student_train.train:train", "train and distil a student"),
     "tune": Verb("tune.config:TuneConfig", "tune.search:tune", "search the distillation weights (Ray Tune)"),
     "compare": Verb(

@@ -31,7 +31,7 @@ class Materials:
     teacher_embeddings: Tensor | None
     """Teacher embeddings [N, E]; none for a plain student."""
     teacher_ndcg: float | None = None
-    """The teacher's own validation NDCG@20, where its labels have it."""
+    """The teacher's own NDCG@20 on validation rows, or on train rows if only those are labelled."""
     rank: int = 0
     world_size: int = 1
     total_rows: int = 0

@@ -114,7 +114,8 @@ def load_materials(config: TrainConfig, rank: int = 0, world_size: int = 1) -> M
     rows = read_rows(config.dataset, "train", length, padding, rank, world_size)
     embeddings = teacher_ndcg = None
     if config.labels is not None:
-        teacher_ndcg = read_manifest(config.labels, "teach").metrics.get("validation_ndcg@20")
+        measured = read_manifest(config.labels, "teach").metrics
+        teacher_ndcg = measured.get("validation_ndcg@20", measured.get("train_ndcg@20"))
         rows.teacher = read_labels(rows.row_id, config.labels, "train", config.distillation.top_k)
         if (config.labels / EMBEDDINGS_FILE).is_file():
             embeddings = load_file(config.labels / EMBEDDINGS_FILE)[EMBEDDINGS_TENSOR]

@@ -1,0 +1,138 @@
+"""The verbs ``import-labels`` and ``export-labels``: files of the official DLLM2Rec code in and out."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from safetensors.torch import load_file, save_file
+
+from cluster.errors import DataError, StaleInputError
+from cluster.storage import Draft, check_made_from, fingerprint, output_directory, read_manifest
+from data_prep.config import PrepareConfig
+from data_prep.delimited import read_columns
+from data_prep.official import Official, OfficialRows, read_official, write_dataset, write_official
+from data_prep.reading import read_titles
+from data_prep.schema import EMBEDDINGS_FILE, EMBEDDINGS_TENSOR, SPLITS, labels_schema, shard_name
+from teacher_infer.config import TeachConfig
+from teacher_infer.exchange_config import ExportConfig, ImportConfig
+from teacher_infer.labels import NOT_FOUND, Score
+from teacher_infer.official import OfficialLabels, read_labels, write_labels
+
+TITLES_FILE = "titles.csv"
+
+
+def import_labels(config: ImportConfig) -> Path:
+    """Write OUTPUT/dataset and OUTPUT/labels, which the other verbs take as if prepare and teach had made them.
+
+    Train rows without history are dropped with their labels. The files hold no distance to the true item; where it is
+    not in the list, the last distance of the list stands for it, which it cannot fall below.
+
+    Raises:
+        DataError: a file is absent, damaged, unsafe, or does not fit the others.
+        OutputError: the output directory holds something else.
+    """
+    teacher_files = config.teacher_files or config.files
+    official = read_official(config.files)
+    labels = read_labels(teacher_files, len(official.splits["train"].target), official.items)
+    titles = _titles(config.titles, official.items)
+    dropped = _drop_empty_histories(official, labels)
+    inputs = {"files": fingerprint(config.files), "teacher_files": fingerprint(teacher_files)}
+    with output_directory(
+        config.output, verb="import-labels", config=config, inputs=inputs, overwrite=config.overwrite
+    ) as draft:
+        prepared = PrepareConfig(output=config.output / "dataset", rows_per_shard=config.rows_per_shard)
+        with output_directory(draft.path / "dataset", verb="prepare", config=prepared, inputs=inputs) as dataset:
+            write_dataset(official, titles, dataset.path, config.rows_per_shard)
+            dataset.counts |= {"items": official.items}
+            dataset.counts |= {split: len(rows.target) for split, rows in official.splits.items()}
+        taught = TeachConfig(
+            dataset=config.output / "dataset",
+            teacher=str(teacher_files),
+            top_k=labels.items.shape[1],
+            splits=("train",),
+            output=config.output / "labels",
+        )
+        made_from = {
+            "dataset": read_manifest(draft.path / "dataset", "prepare").fingerprint,
+            "teacher": inputs["teacher_files"],
+        }
+        with output_directory(draft.path / "labels", verb="teach", config=taught, inputs=made_from) as directory:
+            _write_labels(official.splits["train"], labels, directory, config.rows_per_shard)
+        draft.counts |= dataset.counts | {"rows_without_history": dropped}
+    counted = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in draft.counts.items() if count)
+    print(f"{config.output}/dataset, {config.output}/labels: {counted}, lists of {labels.items.shape[1]}")
+    return config.output
+
+
+def export_labels(config: ExportConfig) -> Path:
+    """Write the official code's seven files and the titles.
+
+    Raises:
+        StaleInputError: data set or labels are missing or do not belong together.
+        OutputError: the output directory holds something else.
+    """
+    dataset, labels = read_manifest(config.dataset, "prepare"), read_manifest(config.labels, "teach")
+    check_made_from(config.labels, labels, "dataset", config.dataset, dataset)
+    embeddings = config.labels / EMBEDDINGS_FILE
+    if not embeddings.is_file():
+        raise StaleInputError(f"{embeddings} is missing: run `dllm2rec teach` again")
+    inputs = {"dataset": dataset.fingerprint, "labels": labels.fingerprint}
+    with output_directory(
+        config.output, verb="export-labels", config=config, inputs=inputs, overwrite=config.overwrite
+    ) as draft:
+        write_official(config.dataset, draft.path)
+        write_labels(config.labels, load_file(embeddings)[EMBEDDINGS_TENSOR], draft.path)
+        titles = read_titles(config.dataset)
+        with (draft.path / TITLES_FILE).open("w", newline="", encoding="utf-8") as stream:
+            csv.writer(stream).writerows([["item_id", "title"], *enumerate(titles)])
+        draft.counts |= {"items": len(titles)} | {split: dataset.counts[split] for split in SPLITS}
+    print(f"{config.output}: {dataset.counts['train']:,} train rows, {len(titles):,} items")
+    return config.output
+
+
+def _titles(file: Path | None, items: int) -> list[str]:
+    titles = [f"item {number}" for number in range(items)]
+    if file is None:
+        return titles
+    names = {"item_id": ["item_id"], "title": ["title"]}
+    table = read_columns(file, names, delimiter=",", bad_rows="error", quoted=True).columns
+    for row, (item, title) in enumerate(zip(table["item_id"].to_pylist(), table["title"].to_pylist(), strict=True)):
+        if not (item.isdecimal() and int(item) < items):
+            raise DataError(f"{file}, row {row + 1}: item_id {item} is not in 0 … {items - 1}")
+        titles[int(item)] = title.strip() or titles[int(item)]
+    return titles
+
+
+def _drop_empty_histories(official: Official, labels: OfficialLabels) -> int:
+    dropped = 0
+    for split, rows in official.splits.items():
+        kept = np.flatnonzero([bool(history) for history in rows.history])
+        dropped += len(rows.target) - len(kept)
+        official.splits[split] = OfficialRows([rows.history[row] for row in kept], rows.target[kept])
+        if split == "train":
+            labels.items, labels.distances = labels.items[kept], labels.distances[kept]
+    return dropped
+
+
+def _write_labels(rows: OfficialRows, labels: OfficialLabels, directory: Draft, rows_per_shard: int) -> None:
+    save_file({EMBEDDINGS_TENSOR: labels.embeddings}, directory.path / EMBEDDINGS_FILE)
+    folder = directory.path / "labels" / "train"
+    folder.mkdir(parents=True)
+    found = labels.items == rows.target[:, None]
+    place = np.where(found.any(1), found.argmax(1), labels.items.shape[1] - 1)
+    columns = {
+        "row_id": np.arange(len(rows.target)),
+        "items": list(labels.items.astype(np.int32)),
+        "scores": list(labels.distances),
+        "target_score": np.take_along_axis(labels.distances, place[:, None], 1)[:, 0],
+        "text": [None] * len(rows.target),
+    }
+    table = pa.table(columns, schema=labels_schema("distance"))
+    for number, start in enumerate(range(0, len(table), rows_per_shard)):
+        pq.write_table(table.slice(start, rows_per_shard), folder / shard_name(number))
+    score = Score([torch.from_numpy(np.where(found.any(1), place + 1, NOT_FOUND))])
+    directory.counts |= {"train": len(table), "items": len(labels.embeddings)}
+    directory.metrics |= {f"train_{name}": value for name, value in score.metrics(labels.items.shape[1]).items()}

@@ -1,0 +1,35 @@
+"""Configs of the verbs ``import-labels`` and ``export-labels``."""
+
+from pathlib import Path
+
+from pydantic import Field
+
+from cluster.config import Config
+
+
+class ImportConfig(Config):
+    """Turn files of the official DLLM2Rec code into a data set (OUTPUT/dataset) and labels (OUTPUT/labels)."""
+
+    files: Path = Field(
+        Path("data"), description="Directory of train_data.df, val_data.csv, test_data.csv and data_statis.df."
+    )
+    teacher_files: Path | None = Field(
+        None,
+        description="Directory of all_embeddings.pt, myrank_train.txt and confidence_train.txt; by default that of the "
+        "data files.",
+    )
+    titles: Path | None = Field(
+        None, description="CSV with item_id (the item number) and title; none calls the items by their numbers."
+    )
+    rows_per_shard: int = Field(2_000, ge=1, description="Rows per Parquet shard.")
+    output: Path = Field(Path("runs/imported"), description="Directory to write dataset and labels into.")
+    overwrite: bool = Field(False, description="Replace an earlier import in the output directory.")
+
+
+class ExportConfig(Config):
+    """Write a data set and the labels of its train rows as files of the official DLLM2Rec code, and titles.csv."""
+
+    dataset: Path = Field(Path("runs/dataset"), description="Data set directory (verb prepare).")
+    labels: Path = Field(Path("runs/labels"), description="Label directory (verb teach).")
+    output: Path = Field(Path("runs/exported"), description="Directory to write.")
+    overwrite: bool = Field(False, description="Replace an earlier export in the output directory.")
