@@ -43,12 +43,23 @@ class Scored:
     scores_BM: Tensor
     """Of the target and the sampled negatives."""
     items: Items
-    matching: Tensor
 
-    def of(self, rows: slice) -> "Scored":
-        """The logits of some rows."""
-        items = Items(self.items.target_B[rows], self.items.negative_BM[rows], self.items.popularity_N)
-        return Scored(self.every_BN[rows], self.scores_BM[rows], items, self.matching)
+    def parted(self, first: int) -> tuple["Scored", "Scored | None"]:
+        """The logits of the ``first`` rows, and of the rest if there is one.
+
+        Split, not sliced: the gradients of slices would each be filled up to all rows and then added.
+        """
+        sizes = [first, len(self.scores_BM) - first]
+        if not sizes[1]:
+            return self, None
+        scores = self.scores_BM.split(sizes)
+        every = scores if self.every_BN is self.scores_BM else self.every_BN.split(sizes)
+        targets, negatives = self.items.target_B.split(sizes), self.items.negative_BM.split(sizes)
+        own, rest = (
+            Scored(every[part], scores[part], Items(targets[part], negatives[part], self.items.popularity_N))
+            for part in (0, 1)
+        )
+        return own, rest
 
 
 class Step:
@@ -76,11 +87,11 @@ class Step:
         distillation = self.config.distillation
         strategy = self.ranking if batch.teacher else None
         both = self._with_cloze(batch, generator)
-        scored = self._score(model, both, strategy is not None, generator)
-        own, hidden = scored.of(slice(len(batch))), scored.of(slice(len(batch), None))
+        scored, matching = self._score(model, both, strategy is not None, generator)
+        own, hidden = scored.parted(len(batch))
         none = own.every_BN.new_zeros(())
-        losses = Losses(self._student_loss(own), none, self.trusted * distillation.lam * scored.matching, none)
-        if len(both) > len(batch):
+        losses = Losses(self._student_loss(own), none, self.trusted * distillation.lam * matching, none)
+        if hidden:
             losses.cloze = self.trusted * distillation.cloze * self._student_loss(hidden)
         if self.dro_weight:
             beta = self.config.objective.dro_beta
@@ -97,14 +108,14 @@ class Step:
             return batch
         return batch.followed_by(cloze(batch, len(self.popularity_N), generator))
 
-    def _score(self, model: Scorer, batch: Rows, ranked: bool, generator: torch.Generator) -> Scored:
+    def _score(self, model: Scorer, batch: Rows, ranked: bool, generator: torch.Generator) -> tuple[Scored, Tensor]:
         sampled_BM = self.objective.draw(batch.target, batch.history, self.popularity_N, generator)
         items = Items(batch.target, sampled_BM, self.popularity_N)
         items_BM = torch.cat([batch.target[:, None], sampled_BM], dim=1)
         every = self.objective.full or self.dro_weight > 0 or ranked
         learned = model(batch.history, None if every else items_BM)
         scores = learned.scores.float()
-        return Scored(scores, scores.gather(1, items_BM) if every else scores, items, learned.matching)
+        return Scored(scores, scores.gather(1, items_BM) if every else scores, items), learned.matching
 
     def _student_loss(self, scored: Scored) -> Tensor:
         negatives = scored.every_BN if self.objective.full else scored.scores_BM[:, 1:]
