@@ -51,12 +51,12 @@ class DistillationConfig(Config):
     strategy: Annotated[str, one_of(STRATEGIES)] = Field(
         "soft", description=f"How the student learns from the teacher's labels: {', '.join(STRATEGIES)}."
     )
-    lam: float = Field(1.75, ge=0, description="Lambda, weight of the strategy's loss; 0 switches it off.")
+    lam: float = Field(0.6, ge=0, description="Lambda, weight of the strategy's loss; 0 switches it off.")
     trust: float = Field(
-        2.0,
+        0.5,
         ge=0,
-        description="Lambda, ed_weight and cloze are multiplied by (the teacher's validation NDCG@20 over the "
-        "student's best, at most 1) to this power; 0 keeps them as they are.",
+        description="Share of the student's best validation NDCG@20 that the teacher's own must reach to be followed in "
+        "full; below it lam, ed_weight and cloze fall with its square. 0 always follows in full.",
     )
     top_k: int = Field(20, ge=1, description="Length K of the teacher list used.")
     gamma_position: float = Field(0.3, ge=0, description="Weight of the position importance (dllm2rec).")
@@ -65,7 +65,7 @@ class DistillationConfig(Config):
     beta: float = Field(1.0, gt=0, description="Decay of the position importance, in ranks (dllm2rec, rd).")
     temperature: float = Field(0.4, gt=0, description="Temperature of the teacher's scores, in standard deviations.")
     embedding: Side = Field("both", description="Side of the item table that the projected teacher embeddings join.")
-    ed_weight: float = Field(5.0, ge=0, description="Weight of the projected teacher embeddings; 0 switches them off.")
+    ed_weight: float = Field(1.8, ge=0, description="Weight of the projected teacher embeddings; 0 switches them off.")
     projector: Literal["linear", "mlp"] = Field("linear", description="Maps teacher embeddings to the student's width.")
     projector_start: Literal["random", "pca"] = Field(
         "pca", description="Start of a linear projector: random, or the principal components of the embeddings."
@@ -73,7 +73,7 @@ class DistillationConfig(Config):
     freeze_projector: bool = Field(False, description="Keep the projector as it starts.")
     offset: bool = Field(True, description="Learn an embedding per item beside the projected one.")
     cloze: float = Field(
-        0.35,
+        0.15,
         ge=0,
         description="Weight of predicting a random item of the history from the others and the target (the Cloze task "
         "of BERT4Rec), which shows the projector more pairs of items; off without embeddings.",

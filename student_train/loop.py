@@ -105,13 +105,14 @@ def fit(
 def trust(config: TrainConfig, teacher_ndcg: float | None, progress: Progress) -> float:
     """How far to follow the teacher in the next epoch, in [0, 1].
 
-    A teacher that ranks worse than the student has less to teach the better the student becomes; one that ranks better
-    is followed in full. Both are judged on validation rows.
+    A teacher that ranks far worse than the student has less to teach the better the student becomes; one that reaches
+    the asked share of it is followed in full. Both are judged on validation rows.
     """
-    if teacher_ndcg is None or not progress.best:
+    asked = config.distillation.trust
+    if teacher_ndcg is None or not progress.best or not asked:
         return 1.0
     ratio = teacher_ndcg / max(progress.best[SELECTION_METRIC], 1e-12)
-    return min(1.0, ratio) ** config.distillation.trust
+    return min(1.0, ratio / asked) ** 2
 
 
 def build(config: TrainConfig, materials: Materials) -> Learner:

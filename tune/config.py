@@ -53,10 +53,10 @@ class SearchConfig(Config):
         description="Parameters to search, by default the weights of the strategy and the learning rate; the others "
         "stay as the train section has them.",
     )
-    lam: Range = Range(low=0.1, high=4.0)
-    ed_weight: Range = Range(low=0.1, high=10.0, log=True)
+    lam: Range = Range(low=0.1, high=2.0)
+    ed_weight: Range = Range(low=0.1, high=6.0, log=True)
     temperature: Range = Range(low=0.1, high=2.0, log=True)
-    trust: Range = Range(low=0.0, high=3.0)
+    trust: Range = Range(low=0.0, high=1.0)
     gamma_position: Range = Range(low=0.0, high=1.0)
     gamma_confidence: Range = Range(low=0.0, high=1.0)
     gamma_consistency: Range = Range(low=0.0, high=1.0)
