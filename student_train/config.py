@@ -55,8 +55,8 @@ class DistillationConfig(Config):
     trust: float = Field(
         0.5,
         ge=0,
-        description="Share of the student's best validation NDCG@20 that the teacher's own must reach to be followed in "
-        "full; below it lam, ed_weight and cloze fall with its square. 0 always follows in full.",
+        description="Share of the student's best validation NDCG@20 that the teacher's own must reach to be followed "
+        "in full; below it lam, ed_weight and cloze fall with its square. 0 always follows in full.",
     )
     top_k: int = Field(20, ge=1, description="Length K of the teacher list used.")
     gamma_position: float = Field(0.3, ge=0, description="Weight of the position importance (dllm2rec).")
