@@ -31,7 +31,7 @@ def config(dataset: Path, output: Path, **changes: object) -> TrainConfig:
 @pytest.mark.engine
 def test_two_workers_train_a_distilled_student(ray_local: None, dataset: Path, labels: Path, tmp_path: Path) -> None:
     two = WorkersConfig(count=2, cpus=0.5)
-    output = train(config(dataset, tmp_path / "student", labels=labels, workers=two, engine=EngineConfig(zero_stage=1)))
+    output = train(config(dataset, tmp_path / "student", labels=labels, workers=two, engine=EngineConfig(zero_stage=3)))
     manifest = read_manifest(output, "train")
     assert manifest.counts["world_size"] == 2
     assert manifest.inputs["labels"] == read_manifest(labels).fingerprint
