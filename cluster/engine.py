@@ -33,8 +33,8 @@ class Engine:
         average: float = 0.0,
     ) -> None:
         deepspeed = _deepspeed()
+        os.environ.setdefault("LOCAL_RANK", "0")
         if not dist.is_initialized():
-            os.environ.setdefault("LOCAL_RANK", "0")
             dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
         self._deepspeed = deepspeed
         self._stage = config.zero_stage
@@ -102,9 +102,10 @@ class Engine:
 
 def mean_over_workers(value: Tensor) -> Tensor:
     """Mean of ``value`` over all workers; a collective call."""
-    value = value.clone()
-    dist.all_reduce(value)
-    return value / dist.get_world_size()
+    # NCCL knows no tensors on the CPU.
+    shared = value.cuda() if dist.get_backend() == "nccl" else value.clone()
+    dist.all_reduce(shared)
+    return shared.to(value.device) / dist.get_world_size()
 
 
 def _deepspeed() -> Any:  # noqa: ANN401  # the deepspeed module

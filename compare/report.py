@@ -9,7 +9,7 @@ from statistics import fmean, stdev
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from cluster.storage import Manifest
+from cluster.storage import Manifest, read_manifest
 from cluster.text import aligned
 from compare.config import PLAIN
 from compare.runs import Result, Run
@@ -34,7 +34,8 @@ def write_report(directory: Path, results: Mapping[Run, Result], labels: Manifes
         cells[run.student, run.strategy].append(results[run])
     write_csv(directory / RESULTS_FILE, results)
     table = _table(cells)
-    how = protocol(next(iter(results)).config.filter_history)
+    first = next(iter(results)).config
+    how = protocol(first.filter_history, read_manifest(first.dataset, "prepare").config)
     teacher = _teacher(labels)
     (directory / REPORT_FILE).write_text(
         f"Test set, {how}; selection on validation NDCG@20; mean ± standard deviation over seeds.\n{teacher}\n"

@@ -76,8 +76,7 @@ def plan(config: CompareConfig) -> tuple[list[Run], dict[str, str]]:
         for student, own in config.students.items():
             for seed in config.seeds:
                 train = _changed(config.train, [own, taught, {"seed": seed}], f"{student}, {strategy}")
-                check_inputs(train)
-                runs.append(Run(student, strategy, seed, train, _key(train, inputs)))
+                runs.append(Run(student, strategy, seed, train, _key(train, check_inputs(train))))
     names = [run.name for run in runs]
     doubled = next((name for name in names if names.count(name) > 1), None)
     if doubled:

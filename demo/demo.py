@@ -69,15 +69,14 @@ def demo(config: DemoConfig) -> Path:
                 PromoteConfig(name=config.register_as, output=config.output / "promotion", tracking=config.tracking)
             )
             answer = _recommend(config, road)
-    filtered = next(iter(road.students.values()))[0].filter_history
+    first = next(iter(road.students.values()))[0]
+    how = protocol(first.filter_history, read_manifest(first.dataset, "prepare").config)
     with output_directory(report, verb=VERB, config=config, inputs=_inputs(road), overwrite=config.overwrite) as draft:
         curves = {name: configs[0].output / CURVE_FILE for name, configs in road.students.items()}
-        write_report(draft.path, f"dllm2rec: {config.road.stem}", protocol(filtered), lines, curves, answer)
+        write_report(draft.path, f"dllm2rec: {config.road.stem}", how, lines, curves, answer)
         draft.metrics |= {f"{name}_seconds": value for name, value in seconds.items()}
         draft.metrics |= {f"{line.name}_test_ndcg@20": line.mean("ndcg@20") for line in lines}
-    print(
-        f"\nTest set, {protocol(filtered)}:\n{render(lines)}\n\nReport: {report / REPORT_FILE}\n\n" + "\n".join(answer)
-    )
+    print(f"\nTest set, {how}:\n{render(lines)}\n\nReport: {report / REPORT_FILE}\n\n" + "\n".join(answer))
     print("\n" + ", ".join(f"{name} {value:.0f} s" for name, value in seconds.items()))
     return config.output
 

@@ -64,6 +64,9 @@ class DistillationConfig(Config):
     gamma_consistency: float = Field(0.1, ge=0, description="Weight of the student-teacher agreement (dllm2rec).")
     beta: float = Field(1.0, gt=0, description="Decay of the position importance, in ranks (dllm2rec, rd).")
     temperature: float = Field(0.4, gt=0, description="Temperature of the teacher's scores, in standard deviations.")
+    weigh_rows: bool = Field(
+        False, description="Weigh rows by how much better the teacher ranks the true item than the student does (soft)."
+    )
     embedding: Side = Field("both", description="Side of the item table that the projected teacher embeddings join.")
     ed_weight: float = Field(1.8, ge=0, description="Weight of the projected teacher embeddings; 0 switches them off.")
     projector: Literal["linear", "mlp"] = Field("linear", description="Maps teacher embeddings to the student's width.")

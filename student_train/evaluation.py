@@ -1,20 +1,24 @@
 """Full-ranking evaluation: every item of the catalogue competes, ties count against us; in blocks on the device."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from cluster.errors import UserError
 from data_prep.metrics import METRICS, gains
 from student_train.rows import Rows
 
 BLOCK = 1024
 
 
-def protocol(filter_history: bool) -> str:
-    """How figures were taken, in words that stand beside them."""
+def protocol(filter_history: bool, prepared: Mapping[str, Any]) -> str:
+    """How figures were taken, in words that stand beside them; ``prepared`` is the config that made the data set."""
+    rows = {"every": "every position", "bigrec": "BIGRec's rows"}.get(prepared.get("rows", ""), "rows")
+    split = f"{rows}, {prepared['split']} split" if "split" in prepared else "split as given"
     history = "history items left out" if filter_history else "history items not filtered"
-    return f"full ranking over the catalogue, {history}, ties counted pessimistically"
+    return f"full ranking over the catalogue, {split}, {history}, ties counted pessimistically"
 
 
 def target_ranks(scores_BN: Tensor, target_B: Tensor) -> Tensor:
@@ -32,7 +36,7 @@ def evaluate(student: nn.Module, rows: Rows, device: torch.device, filter_histor
         filter_history: leave the items of the history out of the ranking, the target excepted.
 
     Raises:
-        FloatingPointError: the student's scores are not finite.
+        UserError: the student's scores are not finite.
     """
     total = torch.zeros(len(METRICS) + 1, dtype=torch.float64)
     for block, scores_BN in scored(student, rows, device, filter_history):
@@ -51,7 +55,7 @@ def scored(
         block = rows.take(torch.arange(start, min(start + BLOCK, len(rows)))).to(device)
         scores_BN = student(block.history)
         if not scores_BN.isfinite().all():
-            raise FloatingPointError("scores are not finite")
+            raise UserError("the student's scores are not finite: lower --learning-rate or --distillation.lam")
         if filter_history:
             target_B1 = block.target[:, None]
             own_B1 = scores_BN.gather(1, target_B1)

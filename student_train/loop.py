@@ -1,7 +1,7 @@
 """The training loop of one worker: epochs, evaluation of the folded student, early stopping, checkpoints."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from cluster.engine import Engine
 from cluster.errors import UserError
+from data_prep.metrics import METRICS
 from student_train.config import TrainConfig
 from student_train.evaluation import evaluate, metric_means
 from student_train.learner import Learner, fold
@@ -30,8 +31,8 @@ class Materials:
     """Targets per item in the train split [N]."""
     teacher_embeddings: Tensor | None
     """Teacher embeddings [N, E]; none for a plain student."""
-    teacher_ndcg: float | None = None
-    """The teacher's own NDCG@20 on validation rows, or on train rows if only those are labelled."""
+    teacher_ndcg: dict[str, float] = field(default_factory=dict)
+    """The teacher's own ``ndcg@K`` on validation rows, or on train rows if only those are labelled."""
     rank: int = 0
     world_size: int = 1
     total_rows: int = 0
@@ -81,7 +82,6 @@ def fit(
     trained = [parameter for parameter in learner.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, config.learning_rate, weight_decay=config.weight_decay)
     engine = Engine(learner, optimizer, config.engine, config.batch, config.average)
-    torch.manual_seed(config.seed * 1009 + materials.rank)
     progress = Progress(**engine.load(resume)) if resume else Progress()
     step = Step(config, materials.train_count, engine.device)
     steps = -(-materials.total_rows // (materials.world_size * config.batch))
@@ -99,19 +99,21 @@ def fit(
             on_evaluation(progress, lambda directory: engine.save(directory, asdict(progress)))
         else:
             progress.seconds += time.perf_counter() - started
-    return _plain(config, materials, progress.best_state), progress
+    return _plain(config, materials, progress.best_state).to(engine.device), progress
 
 
-def trust(config: TrainConfig, teacher_ndcg: float | None, progress: Progress) -> float:
+def trust(config: TrainConfig, teacher_ndcg: Mapping[str, float], progress: Progress) -> float:
     """How far to follow the teacher in the next epoch, in [0, 1].
 
     A teacher that ranks far worse than the student has less to teach the better the student becomes; one that reaches
-    the asked share of it is followed in full. Both are judged on validation rows.
+    the asked share of it is followed in full. Both are judged by the NDCG with the largest cutoff that the teacher's
+    lists are long enough for; without any, it is followed in full.
     """
     asked = config.distillation.trust
-    if teacher_ndcg is None or not progress.best or not asked:
+    shared = [name for name in METRICS if name.startswith("ndcg@") and name in teacher_ndcg and name in progress.best]
+    if not shared or not asked:
         return 1.0
-    ratio = teacher_ndcg / max(progress.best[SELECTION_METRIC], 1e-12)
+    ratio = teacher_ndcg[shared[-1]] / max(progress.best[shared[-1]], 1e-12)
     return min(1.0, ratio / asked) ** 2
 
 
@@ -125,7 +127,10 @@ def build(config: TrainConfig, materials: Materials) -> Learner:
 def _epoch(engine: Engine, step: Step, materials: Materials, steps: int, epoch: int) -> float:
     """One pass over this worker's rows; returns the mean loss over all workers."""
     config = step.config
-    generator = torch.Generator().manual_seed((config.seed * 1009 + epoch) * 1009 + materials.rank)
+    seed = (config.seed * 1009 + epoch) * 1009 + materials.rank
+    # Dropout too, so that a resumed epoch draws what an undisturbed one does.
+    torch.manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
     engine.module.train()
     total = torch.zeros((), device=engine.device)
     for number, batch in enumerate(materials.train.batches(config.batch, steps, generator)):

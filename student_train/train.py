@@ -2,7 +2,7 @@
 
 import json
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -34,6 +34,7 @@ def train(config: TrainConfig) -> Path:
         ConfigError: a setting does not fit the data or the cluster.
     """
     inputs = check_inputs(config)
+    prepared = read_manifest(config.dataset, "prepare").config
     with (
         ray_session(config.cluster),
         output_directory(
@@ -47,7 +48,7 @@ def train(config: TrainConfig) -> Path:
         draft.metrics, draft.counts = outcome["metrics"], outcome["counts"]
     print(
         f"{config.output}: {config.student}, test HR@20 {draft.metrics['test_hr@20']:.4f} NDCG@20 "
-        f"{draft.metrics['test_ndcg@20']:.4f} ({protocol(config.filter_history)}), "
+        f"{draft.metrics['test_ndcg@20']:.4f} ({protocol(config.filter_history, prepared)}), "
         f"{draft.counts['parameters']:,} parameters"
     )
     if config.register_as:
@@ -69,7 +70,7 @@ def check_inputs(config: TrainConfig) -> dict[str, str]:
 
     Raises:
         StaleInputError: see :func:`train`.
-        ConfigError: ``distillation.top_k`` is larger than the catalogue.
+        ConfigError: ``distillation.top_k`` is larger than the stored lists.
     """
     dataset = read_manifest(config.dataset, "prepare")
     inputs = {"dataset": dataset.fingerprint}
@@ -112,10 +113,9 @@ def load_materials(config: TrainConfig, rank: int = 0, world_size: int = 1) -> M
     items = pq.read_table(config.dataset / ITEMS_FILE, columns=["train_count"])
     length, padding = config.shape.history, items.num_rows
     rows = read_rows(config.dataset, "train", length, padding, rank, world_size)
-    embeddings = teacher_ndcg = None
+    embeddings, teacher_ndcg = None, {}
     if config.labels is not None:
-        measured = read_manifest(config.labels, "teach").metrics
-        teacher_ndcg = measured.get("validation_ndcg@20", measured.get("train_ndcg@20"))
+        teacher_ndcg = _own_ndcg(read_manifest(config.labels, "teach").metrics)
         rows.teacher = read_labels(rows.row_id, config.labels, "train", config.distillation.top_k)
         if (config.labels / EMBEDDINGS_FILE).is_file():
             embeddings = load_file(config.labels / EMBEDDINGS_FILE)[EMBEDDINGS_TENSOR]
@@ -129,6 +129,16 @@ def load_materials(config: TrainConfig, rank: int = 0, world_size: int = 1) -> M
         world_size=world_size,
         total_rows=read_manifest(config.dataset).counts["train"],
     )
+
+
+def _own_ndcg(metrics: Mapping[str, float]) -> dict[str, float]:
+    """``ndcg@K`` of the teacher on validation rows, or on train rows where no others are labelled."""
+    for split in ("validation", "train"):
+        prefix = f"{split}_ndcg@"
+        found = {name.removeprefix(f"{split}_"): value for name, value in metrics.items() if name.startswith(prefix)}
+        if found:
+            return found
+    return {}
 
 
 def train_worker(payload: Payload) -> None:

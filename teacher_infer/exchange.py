@@ -11,13 +11,11 @@ from safetensors.torch import load_file, save_file
 
 from cluster.errors import DataError, StaleInputError
 from cluster.storage import Draft, check_made_from, fingerprint, output_directory, read_manifest
-from data_prep.config import PrepareConfig
 from data_prep.delimited import read_columns
 from data_prep.official import Official, OfficialRows, read_official, write_dataset, write_official
 from data_prep.reading import read_titles
 from data_prep.schema import EMBEDDINGS_FILE, EMBEDDINGS_TENSOR, SPLITS, labels_schema, shard_name
-from teacher_infer.config import TeachConfig
-from teacher_infer.exchange_config import ExportConfig, ImportConfig
+from teacher_infer.exchange_config import ExportConfig, ImportConfig, ImportedLabels
 from teacher_infer.labels import NOT_FOUND, Score
 from teacher_infer.official import OfficialLabels, read_labels, write_labels
 
@@ -43,18 +41,11 @@ def import_labels(config: ImportConfig) -> Path:
     with output_directory(
         config.output, verb="import-labels", config=config, inputs=inputs, overwrite=config.overwrite
     ) as draft:
-        prepared = PrepareConfig(output=config.output / "dataset", rows_per_shard=config.rows_per_shard)
-        with output_directory(draft.path / "dataset", verb="prepare", config=prepared, inputs=inputs) as dataset:
+        with output_directory(draft.path / "dataset", verb="prepare", config=config, inputs=inputs) as dataset:
             write_dataset(official, titles, dataset.path, config.rows_per_shard)
             dataset.counts |= {"items": official.items}
             dataset.counts |= {split: len(rows.target) for split, rows in official.splits.items()}
-        taught = TeachConfig(
-            dataset=config.output / "dataset",
-            teacher=str(teacher_files),
-            top_k=labels.items.shape[1],
-            splits=("train",),
-            output=config.output / "labels",
-        )
+        taught = ImportedLabels(teacher=str(teacher_files), top_k=labels.items.shape[1])
         made_from = {
             "dataset": read_manifest(draft.path / "dataset", "prepare").fingerprint,
             "teacher": inputs["teacher_files"],

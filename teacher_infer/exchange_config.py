@@ -5,6 +5,7 @@ from pathlib import Path
 from pydantic import Field
 
 from cluster.config import Config
+from data_prep.schema import Split
 
 
 class ImportConfig(Config):
@@ -24,6 +25,15 @@ class ImportConfig(Config):
     rows_per_shard: int = Field(2_000, ge=1, description="Rows per Parquet shard.")
     output: Path = Field(Path("runs/imported"), description="Directory to write dataset and labels into.")
     overwrite: bool = Field(False, description="Replace an earlier import in the output directory.")
+
+
+class ImportedLabels(Config):
+    """What the manifest of imported labels says of them, as that of ``teach`` would."""
+
+    teacher: str = Field("", description="Directory of the teacher's files.")
+    ranking: str = Field("imported", description="How the teacher ranked: not known here.")
+    top_k: int = Field(1, ge=1, description="Items kept per row.")
+    splits: tuple[Split, ...] = Field(("train",), description="Splits that are labelled.")
 
 
 class ExportConfig(Config):

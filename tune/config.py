@@ -21,7 +21,6 @@ Parameter = Literal[
 COMMON: tuple[Parameter, ...] = ("lam", "ed_weight", "learning_rate")
 OF_STRATEGY: dict[str, tuple[Parameter, ...]] = {
     "soft": ("temperature",),
-    "cd": ("temperature",),
     "dllm2rec": ("gamma_position", "gamma_confidence", "gamma_consistency"),
     "dllm2rec-official": ("gamma_position", "gamma_confidence", "gamma_consistency"),
 }

@@ -29,7 +29,7 @@ class HSTU(nn.Module):
 
 
 class Unit(nn.Module):
-    """Y = f(norm(A V) ⊙ U) with A = SiLU(Q Kᵀ + position bias) / L, and a residual connection."""
+    """Y = f(norm(A V) ⊙ U) with A = SiLU(Q Kᵀ / √d + position bias) / L, and a residual connection."""
 
     def __init__(self, config: StudentConfig) -> None:
         super().__init__()

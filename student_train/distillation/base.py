@@ -44,7 +44,7 @@ class Lesson:
     @cached_property
     def log_likelihood_BK(self) -> Tensor:
         """The student's log-likelihood of the teacher's list, as its own loss reads logits."""
-        return self.objective.log_likelihood(self.scores_BN).gather(1, self.teacher.items)
+        return self.objective.log_likelihood(self.scores_BN, self.teacher.items)
 
     def student_ranks(self, items_BK: Tensor) -> Tensor:
         """Ranks [B, K] from 1 that the student gives to items."""

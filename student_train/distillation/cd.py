@@ -6,6 +6,9 @@ from torch.nn import functional
 
 from student_train.distillation.base import Lesson
 
+TEMPERATURE = 2.0
+"""At lower ones the targets of a list's end fall below those of items off the list."""
+
 
 def cd(lesson: Lesson) -> Tensor:
     """Binary cross-entropy of listed and sampled items against soft targets that fall with the teacher's rank.
@@ -15,7 +18,7 @@ def cd(lesson: Lesson) -> Tensor:
     """
     top_k = lesson.teacher.items.shape[1]
     rank_K = torch.arange(1, top_k + 1, device=lesson.scores_BN.device)
-    target_K = torch.sigmoid((top_k / 2 - rank_K) * 4 / top_k / lesson.config.temperature)
+    target_K = torch.sigmoid((top_k / 2 - rank_K) * 4 / top_k / TEMPERATURE)
     listed_BK = functional.binary_cross_entropy_with_logits(
         lesson.candidates_BK, target_K.to(lesson.scores_BN).expand_as(lesson.candidates_BK), reduction="none"
     )

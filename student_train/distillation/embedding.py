@@ -23,12 +23,17 @@ class ProjectedTeacher(nn.Module):
     def of(self, items: Tensor) -> Tensor:
         """Parts [U, D] of items [U]; zero for the padding index N."""
         n_items = len(self.teacher_NE)
-        part_UD = self.projector(self.teacher_NE[items.clamp(max=n_items - 1)])
+        part_UD = self._projected(self.teacher_NE[items.clamp(max=n_items - 1)])
         return self.weight * part_UD * (items < n_items)[:, None]
 
     def every(self) -> Tensor:
         """Parts [N, D] of the whole catalogue."""
-        return self.weight * self.projector(self.teacher_NE)
+        return self.weight * self._projected(self.teacher_NE)
+
+    def _projected(self, teacher_UE: Tensor) -> Tensor:
+        # Buffers keep float32 where DeepSpeed makes the weights bfloat16.
+        part_UD: Tensor = self.projector(teacher_UE.to(next(self.projector.parameters()).dtype))
+        return part_UD
 
 
 class Parts:

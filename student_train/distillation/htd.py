@@ -26,10 +26,10 @@ class HTD(nn.Module):
 
     def forward(self, items_U: Tensor, embedded_UD: Tensor) -> Tensor:
         """Mean squared differences of similarities inside and between groups, plus the regression error."""
-        teacher_UE = self.teacher_NE[items_U]
+        teacher_UE = self.teacher_NE[items_U].to(self.regressors.dtype)
         member_UG = functional.gumbel_softmax(self.assignment(teacher_UE), hard=True)
-        # The regressors of an item's own group alone: items sorted by group would do, G products are as simple.
-        regressed_UE = torch.einsum("ud,gde,ug->ue", embedded_UD, self.regressors, member_UG)
+        # In this order nothing of U × G × E is made.
+        regressed_UE = torch.einsum("ud,ug,gde->ue", embedded_UD, member_UG, self.regressors)
         regression = (regressed_UE - teacher_UE).square().sum(1).mean()
         same_UU = (member_UG @ member_UG.T).detach()
         inside = ((_similarity(embedded_UD) - _similarity(teacher_UE)).square() * same_UU).sum() / same_UU.sum()

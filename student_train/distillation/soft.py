@@ -15,4 +15,21 @@ def soft(lesson: Lesson) -> Tensor:
     """
     teacher_BK = torch.softmax(lesson.teacher.logits / lesson.config.temperature, dim=1)
     student_BK = functional.log_softmax(lesson.scores_BN, dim=1).gather(1, lesson.teacher.items)
-    return -(teacher_BK * student_BK).sum(1).mean()
+    loss_B = -(teacher_BK * student_BK).sum(1)
+    if lesson.config.weigh_rows:
+        loss_B = loss_B * row_weights(lesson)
+    return loss_B.mean()
+
+
+def row_weights(lesson: Lesson) -> Tensor:
+    """Weights [B] in (0, 2) from the ranks that student and teacher give the true item; 1 where these are equal.
+
+    2 log(1 + r_s) / (log(1 + r_s) + log(1 + r_t)): large where the teacher finds what the student does not. Beyond the
+    teacher's list r_t is K + 1.
+    """
+    top_k = lesson.teacher.items.shape[1]
+    found_BK = lesson.teacher.items == lesson.target_B[:, None]
+    teacher_B = torch.where(found_BK.any(1), found_BK.int().argmax(1), top_k) + 1
+    student_B = lesson.student_ranks(lesson.target_B[:, None]).squeeze(1)
+    behind_B, ahead_B = torch.log1p(student_B.float()), torch.log1p(teacher_B.float())
+    return 2 * behind_B / (behind_B + ahead_B)

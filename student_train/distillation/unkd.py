@@ -1,5 +1,7 @@
 """Unbiased Knowledge Distillation by popularity strata (Chen et al., WSDM 2023)."""
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -12,8 +14,8 @@ STRATA = 4
 def unkd(lesson: Lesson) -> Tensor:
     """−mean log σ(ŷ_k − ŷ_j) over pairs of a listed item k and an item j of the same popularity stratum drawn below it.
 
-    Inside a stratum popularity tells nothing, so that the teacher's popularity bias is not handed on. Strata hold the
-    same share of the train targets each.
+    Inside a stratum popularity tells nothing, so that less of the teacher's popularity bias is handed on. Strata hold
+    the same share of the train targets each.
     """
     stratum_N, members, first_S, size_S = _strata(lesson.popularity_N)
     stratum_BK = stratum_N[lesson.teacher.items]
@@ -24,6 +26,7 @@ def unkd(lesson: Lesson) -> Tensor:
     return -(functional.logsigmoid(gap_BK) * ~listed_BK).mean()
 
 
+@lru_cache(maxsize=2)
 def _strata(popularity_N: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Stratum of each item [N], items by stratum [N], first place and size of each stratum [S]."""
     members = popularity_N.argsort(descending=True)

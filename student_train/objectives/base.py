@@ -59,6 +59,6 @@ class Objective(ABC):
             items: which items these are.
         """
 
-    def log_likelihood(self, scores_BN: Tensor) -> Tensor:
-        """Log-likelihood of each item, on which distillation works: log σ as in the paper."""
-        return functional.logsigmoid(scores_BN)
+    def log_likelihood(self, scores_BN: Tensor, items_BK: Tensor) -> Tensor:
+        """Log-likelihood of some items, on which distillation works: log σ as in the paper."""
+        return functional.logsigmoid(scores_BN.gather(1, items_BK))

@@ -30,6 +30,6 @@ class SampledSoftmax(Objective):
         logits = torch.cat([target_B[:, None], negative_BM], dim=1)
         return functional.cross_entropy(logits, torch.zeros_like(items.target_B))
 
-    def log_likelihood(self, scores_BN: Tensor) -> Tensor:
-        """Log softmax."""
-        return functional.log_softmax(scores_BN, dim=1)
+    def log_likelihood(self, scores_BN: Tensor, items_BK: Tensor) -> Tensor:
+        """Log softmax over the catalogue."""
+        return functional.log_softmax(scores_BN, dim=1).gather(1, items_BK)

@@ -15,6 +15,6 @@ class Softmax(Objective):
         """See the class."""
         return functional.cross_entropy(negative_BM, items.target_B)
 
-    def log_likelihood(self, scores_BN: Tensor) -> Tensor:
-        """Log softmax."""
-        return functional.log_softmax(scores_BN, dim=1)
+    def log_likelihood(self, scores_BN: Tensor, items_BK: Tensor) -> Tensor:
+        """Log softmax over the catalogue."""
+        return functional.log_softmax(scores_BN, dim=1).gather(1, items_BK)

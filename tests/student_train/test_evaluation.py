@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from cluster.errors import UserError
 from data_prep.metrics import METRICS
 from student_train.evaluation import evaluate, metric_means, protocol, scored, target_ranks
 from student_train.rows import Rows
@@ -54,9 +55,10 @@ def test_the_history_filter_lifts_what_stands_behind_it_and_spares_the_target() 
     assert unfiltered == [[3, 3, 3]]
 
 
-def test_the_protocol_says_whether_history_is_filtered() -> None:
-    assert "not filtered" in protocol(False)
-    assert "left out" in protocol(True)
+def test_the_protocol_says_how_rows_were_split_and_whether_history_is_filtered() -> None:
+    prepared = {"split": "timestamps", "rows": "every"}
+    assert "every position, timestamps split, history items not filtered" in protocol(False, prepared)
+    assert "split as given, history items left out" in protocol(True, {})
 
 
 def test_scores_that_are_not_finite_are_refused() -> None:
@@ -64,5 +66,5 @@ def test_scores_that_are_not_finite_are_refused() -> None:
         def forward(self, history: torch.Tensor) -> torch.Tensor:
             return torch.full((len(history), 5), torch.nan)
 
-    with pytest.raises(FloatingPointError):
+    with pytest.raises(UserError, match="not finite"):
         evaluate(Broken(), Rows(torch.arange(2), torch.zeros(2, 1).long(), torch.zeros(2).long()), CPU)

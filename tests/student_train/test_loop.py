@@ -84,9 +84,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_step_and_names_rows(dataset:
 
 @pytest.mark.parametrize("stage", [0, 2])
 def test_a_resumed_training_ends_where_an_undisturbed_one_does(dataset: Path, tmp_path: Path, stage: int) -> None:
-    settings = config(
-        dataset, epochs=4, engine=EngineConfig(zero_stage=stage), shape=SHAPE.model_copy(update={"dropout": 0.0})
-    )
+    settings = config(dataset, epochs=4, engine=EngineConfig(zero_stage=stage), shape=SHAPE)
 
     def save_second(progress: Progress, save: Callable[[Path], None]) -> None:
         if progress.epoch == 2:
@@ -95,6 +93,19 @@ def test_a_resumed_training_ends_where_an_undisturbed_one_does(dataset: Path, tm
     _, whole = fit(settings, load_materials(settings), save_second)
     _, resumed = fit(settings, load_materials(settings), ignore, resume=tmp_path)
     assert resumed.history == whole.history
+
+
+@pytest.mark.parametrize("strategy", ["soft", "htd"])
+def test_a_distilled_student_trains_in_bfloat16(dataset: Path, labels: Path, strategy: str) -> None:
+    settings = config(
+        dataset,
+        labels,
+        epochs=10,
+        engine=EngineConfig(zero_stage=1, precision="bf16"),
+        distillation=DistillationConfig(strategy=strategy),
+    )
+    _, progress = fit(settings, load_materials(settings), ignore)
+    assert progress.best["hr@5"] > 0.4
 
 
 @pytest.mark.parametrize("stage", [1, 3])

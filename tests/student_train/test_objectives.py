@@ -86,9 +86,10 @@ def test_a_history_of_the_whole_catalogue_does_not_hang() -> None:
 
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_log_likelihood_is_that_of_the_loss(name: str) -> None:
-    found = objective(ObjectiveConfig(loss=name)).log_likelihood(SCORES)
+    items = torch.tensor([[1, 0]]).expand(len(SCORES), 2)
+    found = objective(ObjectiveConfig(loss=name)).log_likelihood(SCORES, items)
     expected = functional.log_softmax(SCORES, 1) if "softmax" in name else functional.logsigmoid(SCORES)
-    assert torch.equal(found, expected)
+    assert torch.equal(found, expected[:, [1, 0]])
 
 
 def test_propensity_is_smoothed_normalised_and_flattened() -> None:

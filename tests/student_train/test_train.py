@@ -52,9 +52,7 @@ def test_two_workers_train_a_distilled_student(ray_local: None, dataset: Path, l
 def test_a_killed_worker_costs_nothing_but_time(
     ray_local: None, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = config(
-        dataset, tmp_path / "whole", shape=StudentConfig(width=16, heads=2, layers=1, history=5, dropout=0)
-    )
+    settings = config(dataset, tmp_path / "whole")
     whole = read_manifest(train(settings)).metrics
     from student_train import train as module
 

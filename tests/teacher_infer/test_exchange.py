@@ -64,7 +64,9 @@ def test_what_is_exported_comes_back(files: Path, dataset: Path, labels: Path) -
         assert column(back / "labels", "labels/train", name) == column(labels, "labels/train", name)
     titles = pq.read_table(back / "dataset" / "items.parquet")["title"].to_pylist()
     assert titles == [f"Title {number}" for number in range(N_ITEMS)]
-    assert read_manifest(back / "labels").metrics["train_hr@20"] == 1.0
+    manifest = read_manifest(back / "labels")
+    assert manifest.metrics["train_hr@20"] == 1.0
+    assert (manifest.config["ranking"], manifest.config["top_k"]) == ("imported", STORED_K)
 
 
 def test_a_student_trains_on_imported_files(files: Path) -> None:
@@ -73,7 +75,7 @@ def test_a_student_trains_on_imported_files(files: Path) -> None:
     check_inputs(config)
     materials = load_materials(config)
     assert (len(materials.train), materials.total_rows) == (ROWS["train"], ROWS["train"])
-    assert materials.teacher_ndcg == pytest.approx(1.0)
+    assert materials.teacher_ndcg["ndcg@20"] == pytest.approx(1.0)
     assert materials.train.teacher.items[:, 0].tolist() == materials.train.target.tolist()
 
 
