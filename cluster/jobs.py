@@ -7,6 +7,7 @@ import asyncio
 import logging
 import os
 import shlex
+import signal
 import sys
 import tempfile
 import time
@@ -55,6 +56,9 @@ def submit(config: SubmitConfig, verb: str, argv: Sequence[str], verb_config: Co
     job = _send(client, entrypoint, root, files)
     options = f"--address {config.address} {job}"
     hint = f"follow it with `ray job logs --follow {options}`, stop it with `ray job stop {options}`"
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        # Not the default: asyncio would replace it and cancel the log instead, which may end in any other error.
+        signal.signal(signal.SIGINT, _interrupt)
     print(f"job {job} submitted: {hint}", file=sys.stderr)
     if not config.wait:
         return 0
@@ -171,6 +175,10 @@ def _send(client: JobSubmissionClient, entrypoint: str, root: Path, files: Seque
         except (OSError, RuntimeError) as error:
             reason = " ".join(str(error).split())[:200]
             raise ClusterError(f"{client.get_address()} does not take the job: {reason}") from error
+
+
+def _interrupt(number: int, frame: object) -> None:
+    raise KeyboardInterrupt
 
 
 def _follow(client: JobSubmissionClient, job: str) -> int:

@@ -121,7 +121,7 @@ def test_interrupt_says_how_to_go_on_and_leaves_the_job(
     assert "submitted" in next(line for line in job.stderr if line.startswith("job "))
     job.send_signal(signal.SIGINT)
     _, log = job.communicate()
-    assert job.returncode == 130
+    assert job.returncode == 130, log
     name = re.search(r"job (raysubmit_\w+) goes on: .*`ray job stop", log)[1]
     monkeypatch.setenv("RAY_AUTH_TOKEN", TOKEN)
     monkeypatch.setenv("RAY_API_SERVER_ADDRESS", head)
