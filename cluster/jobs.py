@@ -59,11 +59,9 @@ def submit(config: SubmitConfig, verb: str, argv: Sequence[str], verb_config: Co
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         # Not the default: asyncio would replace it and cancel the log instead, which may end in any other error.
         signal.signal(signal.SIGINT, _interrupt)
-    print(f"job {job} submitted: {hint}", file=sys.stderr)
-    if not config.wait:
-        return 0
     try:
-        return _follow(client, job)
+        print(f"job {job} submitted: {hint}", file=sys.stderr)
+        return _follow(client, job) if config.wait else 0
     except KeyboardInterrupt:
         print(f"\njob {job} goes on: {hint}", file=sys.stderr)
         return INTERRUPTED
