@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from cluster.errors import ConfigError, StaleInputError
 from cluster.ray_session import ray_session
-from cluster.storage import Manifest, check_made_from, output_directory, read_manifest
+from cluster.storage import Manifest, check_free, check_made_from, output_directory, read_manifest
 from cluster.workers import Payload, last_checkpoint, run_workers
 from data_prep.schema import EMBEDDINGS_FILE, EMBEDDINGS_TENSOR, ITEMS_FILE
 from student_train.config import DistillationConfig, TrainConfig
@@ -33,6 +33,7 @@ def train(config: TrainConfig) -> Path:
         StaleInputError: data set or labels are missing, unfinished, or do not belong together.
         ConfigError: a setting does not fit the data or the cluster.
     """
+    check_free(config.output, "train", config.overwrite)
     inputs = check_inputs(config)
     prepared = read_manifest(config.dataset, "prepare").config
     with (

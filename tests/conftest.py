@@ -13,6 +13,8 @@ from cluster.storage import output_directory
 from data_prep.schema import ITEMS, ITEMS_FILE
 
 pytest_plugins = ["tests.teacher_fixtures"]
+# Second threads cost more than they bring to tensors of this size.
+torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
