@@ -17,6 +17,7 @@ from student_train.learner import Learner, fold
 from student_train.rows import Rows
 from student_train.step import Step
 from student_train.student import Student
+from student_train.transitions import Transitions
 
 SELECTION_METRIC = "ndcg@20"
 
@@ -85,10 +86,11 @@ def fit(
     progress = Progress(**engine.load(resume)) if resume else Progress()
     step = Step(config, materials.train_count, engine.device)
     steps = -(-materials.total_rows // (materials.world_size * config.batch))
+    untaught = _untaught(engine, config, materials)
     while progress.epoch < config.epochs and not _exhausted(progress, config):
         started = time.perf_counter()
         progress.epoch += 1
-        step.trusted = trust(config, materials.teacher_ndcg, progress)
+        step.trusted = trust(config, materials.teacher_ndcg, untaught, progress.best)
         learner.set_embedding_weight(config.distillation.ed_weight * step.trusted)
         loss = _epoch(engine, step, materials, steps, progress.epoch)
         if progress.epoch % config.evaluate_every == 0 or progress.epoch == config.epochs:
@@ -102,19 +104,28 @@ def fit(
     return _plain(config, materials, progress.best_state).to(engine.device), progress
 
 
-def trust(config: TrainConfig, teacher_ndcg: Mapping[str, float], progress: Progress) -> float:
+def trust(
+    config: TrainConfig, teacher_ndcg: Mapping[str, float], untaught: Mapping[str, float], best: Mapping[str, float]
+) -> float:
     """How far to follow the teacher in the next epoch, in [0, 1].
 
-    A teacher that ranks far worse than the student has less to teach the better the student becomes; one that reaches
-    the asked share of it is followed in full. Both are judged by the NDCG with the largest cutoff that the teacher's
-    lists are long enough for; without any, it is followed in full.
+    A teacher that ranks far worse than what is had without it has little to teach; one that reaches the asked share of
+    it is followed in full. What is had without it is the student's best evaluation so far and, while a young student
+    cannot tell, what transitions between items reach. All are judged by the NDCG with the largest cutoff that the
+    teacher's lists are long enough for; without any, it is followed in full.
+
+    Args:
+        config: names the share.
+        teacher_ndcg: the teacher's own metrics; all three by name.
+        untaught: those of :class:`Transitions`.
+        best: the student's best so far.
     """
     asked = config.distillation.trust
-    shared = [name for name in METRICS if name.startswith("ndcg@") and name in teacher_ndcg and name in progress.best]
+    shared = [name for name in METRICS if name.startswith("ndcg@") and name in teacher_ndcg]
     if not shared or not asked:
         return 1.0
-    ratio = teacher_ndcg[shared[-1]] / max(progress.best[shared[-1]], 1e-12)
-    return min(1.0, ratio / asked) ** 2
+    without = max(untaught.get(shared[-1], 0.0), best.get(shared[-1], 0.0), 1e-12)
+    return min(1.0, teacher_ndcg[shared[-1]] / without / asked) ** 2
 
 
 def build(config: TrainConfig, materials: Materials) -> Learner:
@@ -150,6 +161,15 @@ def _epoch(engine: Engine, step: Step, materials: Materials, steps: int, epoch: 
 
 def _validate(engine: Engine, plain: Student, rows: Rows, filter_history: bool) -> dict[str, float]:
     sums = evaluate(plain.to(engine.device), rows, engine.device, filter_history)
+    return metric_means(engine.mean(sums.to(engine.device)).cpu())
+
+
+def _untaught(engine: Engine, config: TrainConfig, materials: Materials) -> dict[str, float]:
+    """Validation metrics of item transitions, if there is a teacher to judge; a collective call."""
+    if not materials.teacher_ndcg or not config.distillation.trust:
+        return {}
+    transitions = Transitions(materials.train, len(materials.train_count))
+    sums = evaluate(transitions, materials.validation, torch.device("cpu"), config.filter_history)
     return metric_means(engine.mean(sums.to(engine.device)).cpu())
 
 
