@@ -21,6 +21,7 @@ class Engine:
     """A module under DeepSpeed: ZeRO, precision, accumulation and gradient clipping as configured.
 
     With ``average`` above 0 the weights given out are a running average over that share of the steps so far.
+    Without ``keep_frozen`` only trained weights are given out and saved: the rest is known from elsewhere.
     Inside Ray Train the process group is there already; elsewhere (a search trial) a group of one is made.
     """
 
@@ -31,6 +32,7 @@ class Engine:
         config: EngineConfig,
         micro_batch: int,
         average: float = 0.0,
+        keep_frozen: bool = True,
     ) -> None:
         deepspeed = _deepspeed()
         os.environ.setdefault("LOCAL_RANK", "0")
@@ -38,6 +40,7 @@ class Engine:
             dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
         self._deepspeed = deepspeed
         self._stage = config.zero_stage
+        self._keep_frozen = keep_frozen
         self._engine, *_ = deepspeed.initialize(
             model=module, optimizer=optimizer, config=_settings(config, micro_batch)
         )
@@ -74,23 +77,26 @@ class Engine:
             group["lr"] = learning_rate
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The full weights in float32 on the CPU, averaged if so asked; a collective call, to be made on every rank."""
+        """The whole weights in float32 on the CPU, averaged if so asked; a collective call of all ranks."""
         weights = self._average.full() if self._average else self._weights()
-        return weights | {name: b.detach().cpu().clone() for name, b in self.module.named_buffers()}
+        buffers = self.module.named_buffers() if self._keep_frozen else []
+        return weights | {name: b.detach().cpu().clone() for name, b in buffers}
 
     def _weights(self) -> dict[str, Tensor]:
-        named = list(self.module.named_parameters())
+        named = [(n, p) for n, p in self.module.named_parameters() if self._keep_frozen or p.requires_grad]
         with self._deepspeed.zero.GatheredParameters([p for _, p in named], enabled=self._stage == 3):
             return {name: p.detach().float().cpu().clone() for name, p in named}
 
     def save(self, directory: Path, state: dict[str, Any]) -> None:
         """Write this rank's part of a checkpoint with ``state`` beside it; a collective call."""
         state_of_rank = {STATE: state, AVERAGE: self._average.state() if self._average else None}
-        self._engine.save_checkpoint(str(directory), tag=TAG, client_state=state_of_rank)
+        self._engine.save_checkpoint(
+            str(directory), tag=TAG, client_state=state_of_rank, exclude_frozen_parameters=not self._keep_frozen
+        )
 
     def load(self, directory: Path) -> dict[str, Any]:
         """Resume from a checkpoint of the same world size and return the ``state`` saved with it."""
-        _, state = self._engine.load_checkpoint(str(directory), tag=TAG)
+        _, state = self._engine.load_checkpoint(str(directory), tag=TAG, load_module_strict=self._keep_frozen)
         if self._average:
             self._average.restore(state[AVERAGE])
         return state[STATE]
@@ -98,6 +104,12 @@ class Engine:
     def mean(self, value: Tensor) -> Tensor:
         """Mean of ``value`` over all ranks."""
         return mean_over_workers(value)
+
+    def largest(self, value: int) -> int:
+        """The largest ``value`` of all ranks; a collective call."""
+        shared = torch.tensor(value, device=self.device)
+        dist.all_reduce(shared, dist.ReduceOp.MAX)
+        return int(shared)
 
 
 def mean_over_workers(value: Tensor) -> Tensor:

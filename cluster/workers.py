@@ -5,7 +5,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import torch
@@ -21,15 +21,19 @@ Payload = dict[str, Any]
 Loop = Callable[[Payload], None]
 
 
-def run_workers(loop: Loop, payload: Payload, config: WorkersConfig, name: str, output: Path) -> None:
+def run_workers(
+    loop: Loop, payload: Payload, config: WorkersConfig, name: str, output: Path, checkpoints: Path | None = None
+) -> None:
     """Run ``loop(payload)`` on every worker and copy the files of the last checkpoint reported to ``output``.
 
     Args:
         loop: the training; its last ``ray.train.report`` carries a checkpoint with what it made.
         payload: settings for the loop; must pickle.
         config: how many workers, and what each needs.
-        name: of the run in Ray's logs.
+        name: of the run, in Ray's logs and where checkpoints are kept.
         output: existing directory.
+        checkpoints: directory that outlives this process: a run of the same name goes on from the last checkpoint that
+            a stopped one left there (or in ``config.storage``). Removed when the run ends well.
 
     Raises:
         ConfigError: the cluster is too small for the workers asked for.
@@ -47,7 +51,7 @@ def run_workers(loop: Loop, payload: Payload, config: WorkersConfig, name: str, 
             scaling_config=ScalingConfig(num_workers=config.count, use_gpu=config.gpu, resources_per_worker=resources),
             run_config=RunConfig(
                 name=name,
-                storage_path=config.storage or storage,
+                storage_path=config.storage or str(checkpoints.absolute() if checkpoints else storage),
                 failure_config=FailureConfig(max_failures=config.max_failures),
                 checkpoint_config=CheckpointConfig(num_to_keep=1),
                 logging_config=LoggingConfig(log_level="WARNING" if config.autoscale else "ERROR"),
@@ -59,6 +63,9 @@ def run_workers(loop: Loop, payload: Payload, config: WorkersConfig, name: str, 
             raise _user_error(error) or error from None
         with result.checkpoint.as_directory() as finished:
             shutil.copytree(finished, output, dirs_exist_ok=True)
+        result.checkpoint.filesystem.delete_dir(str(PurePosixPath(result.checkpoint.path).parent))
+        if checkpoints:
+            shutil.rmtree(checkpoints, ignore_errors=True)
 
 
 class _Worker:
@@ -78,7 +85,7 @@ class _Worker:
 
 
 def last_checkpoint() -> Path | None:
-    """Directory of the checkpoint to resume from, inside a restarted worker."""
+    """Directory of the checkpoint to resume from, inside a worker of a restarted run."""
     checkpoint = train.get_checkpoint()
     return Path(checkpoint.to_directory()) if checkpoint else None
 

@@ -111,9 +111,8 @@ def _train_all(configs: list[TrainConfig], concurrent: int) -> None:
 
 
 def _figures(road: Road) -> list[Figures]:
-    model = locate_teacher(
-        road.teach.teacher, road.teach.ranking, road.prepare.output, read_manifest(road.prepare.output)
-    )
+    dataset = road.prepare.output
+    model = locate_teacher(road.teach.teacher, road.teach.ranking, dataset, read_manifest(dataset)).model
     students = [student_figures(name, [one.output for one in several]) for name, several in road.students.items()]
     if road.tune:
         name = f"{road.tune.train.student} searched"

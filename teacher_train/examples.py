@@ -20,18 +20,22 @@ POOL = 50  # batches that are sorted by length together
 
 @dataclass(frozen=True)
 class Example:
-    """One row: tokens [L] and labels [L], IGNORED where there is no loss."""
+    """One row, or several packed: tokens [L], labels [L] (IGNORED where there is no loss) and the rows' lengths."""
 
     tokens: list[int]
     labels: list[int]
+    lengths: tuple[int, ...]
 
 
 class Batch(NamedTuple):
-    """Left-padded tokens, labels and attention mask, each [B, L] int64."""
+    """Left-padded tokens, labels and segments, each [B, L] int64.
+
+    A segment is the number, from 1, of the row that a token belongs to within its sequence; 0 is padding.
+    """
 
     tokens: Tensor
     labels: Tensor
-    mask: Tensor
+    segments: Tensor
 
 
 class Encoded(NamedTuple):
@@ -82,7 +86,8 @@ def encode(rows: pa.Table, titles: Sequence[str], tokenizer: Any, max_tokens: in
     for text, tokens, offsets, target in zip(texts, read["input_ids"], read["offset_mapping"], targets, strict=True):
         start, end = (len(INTRODUCTION), len(text) - len(QUESTION)) if learn_from == "titles" else (0, 0)
         labels = [t if start <= a < b <= end else IGNORED for t, (a, b) in zip(tokens, offsets, strict=True)]
-        examples.append(Example(tokens + answers[target], labels + answers[target]))
+        tokens = tokens + answers[target]
+        examples.append(Example(tokens, labels + answers[target], (len(tokens),)))
     return Encoded(examples, dropped)
 
 
@@ -107,12 +112,13 @@ def collate(examples: Sequence[Example], padding: int) -> Batch:
     """One left-padded batch: all responses end in the last column."""
     length = max(len(example.tokens) for example in examples)
     tokens = torch.full((len(examples), length), padding)
-    labels, mask = torch.full_like(tokens, IGNORED), torch.zeros_like(tokens)
+    labels, segments = torch.full_like(tokens, IGNORED), torch.zeros_like(tokens)
     for row, example in enumerate(examples):
         at = length - len(example.tokens)
         tokens[row, at:], labels[row, at:] = torch.tensor(example.tokens), torch.tensor(example.labels)
-        mask[row, at:] = 1
-    return Batch(tokens, labels, mask)
+        lengths = torch.tensor(example.lengths)
+        segments[row, at:] = torch.arange(1, len(lengths) + 1).repeat_interleave(lengths)
+    return Batch(tokens, labels, segments)
 
 
 def _ids(tokenizer: Any, texts: list[str], special: bool = True) -> list[list[int]]:  # noqa: ANN401

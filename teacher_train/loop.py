@@ -18,7 +18,9 @@ from data_prep.reading import read_titles
 from data_prep.schema import Split
 from teacher_train.config import TrainTeacherConfig
 from teacher_train.examples import IGNORED, Batch, Example, Slice, batches, encode, read_slice
-from teacher_train.model import ResponseLoss, open_model, write_start, write_weights
+from teacher_train.lora import add_adapter, merge_adapter, write_adapter
+from teacher_train.model import ResponseLoss, checkpoint_activations, open_model, write_start, write_weights
+from teacher_train.packing import joined, pack, split_to
 from teacher_train.progress import Progress
 
 LOG_SECONDS = 10.0
@@ -27,18 +29,28 @@ BEST = "best"
 
 def train_loop(payload: Payload) -> None:
     """Entry point of a training worker; rank 0 reports the teacher's directory."""
+    resumed = last_checkpoint()
+    if resumed and Progress.stands_in(resumed):  # stopped after the end, before the teacher was taken
+        _report_teacher(resumed)
+        return
     with tempfile.TemporaryDirectory() as best:
-        training = Training(payload["config"], Path(best))
+        training = Training(payload["config"], Path(best), resumed)
         training.run()
         training.progress.leave(Path(best))
-        finished = train.Checkpoint.from_directory(best) if training.rank == 0 else None
-        train.report(training.progress.metrics(), checkpoint=finished)
+        if training.rank == 0:
+            training.finish()
+        _report_teacher(Path(best))
+
+
+def _report_teacher(directory: Path) -> None:
+    first = train.get_context().get_world_rank() == 0
+    train.report({}, checkpoint=train.Checkpoint.from_directory(directory) if first else None)
 
 
 class Training:
     """One worker's part of a training; ``best`` is its own directory for the teacher."""
 
-    def __init__(self, config: TrainTeacherConfig, best: Path) -> None:
+    def __init__(self, config: TrainTeacherConfig, best: Path, resumed: Path | None) -> None:
         context = train.get_context()
         self.config, self.best = config, best
         self.rank, self.world = context.get_world_rank(), context.get_world_size()
@@ -46,14 +58,22 @@ class Training:
         self.tokenizer = write_start(config, best)
         self.rows, self.validation = self._examples()
         torch.manual_seed(config.seed)
-        lm = open_model(config.start_from, best)
-        optimizer = torch.optim.AdamW(lm.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
-        self.engine = Engine(ResponseLoss(lm), optimizer, config.engine, config.micro_batch)
+        self.engine = self._engine()
+        if config.packing:
+            groups = pack(self.rows, config.max_tokens)
+            # Workers step together, so all of them need as many sequences as the one with the most.
+            self.rows = [joined(group) for group in split_to(groups, self.engine.largest(len(groups)))]
         self.per_epoch = math.ceil(len(self.rows) / config.micro_batch)
         self.steps = self.per_epoch * config.epochs
+        if self.steps < config.engine.accumulation:
+            raise ConfigError(
+                f"--engine.accumulation {config.engine.accumulation} is more than the {self.steps} micro batches of "
+                "the whole training: lower it"
+            )
         self.losses: list[Tensor] = []  # since the last evaluation
         self.logged = time.perf_counter()
-        self._resume()
+        if resumed:
+            self._resume(resumed)
 
     def run(self) -> None:
         """Train until the last step or until patience ends."""
@@ -61,13 +81,29 @@ class Training:
         first, done = divmod(self.progress.step, self.per_epoch)
         for epoch in range(first, self.config.epochs):
             for at, batch in enumerate(self._batches(self.rows, self.config.seed + epoch), start=1):
+                if self.progress.without_gain >= self.config.patience:
+                    return
                 if epoch == first and at <= done:
                     continue
                 self._step(batch)
                 if at % every == 0 or at == self.per_epoch:
                     self._evaluate()
-                    if self.progress.without_gain >= self.config.patience:
-                        return
+
+    def finish(self) -> None:
+        """Leave the best model as it is handed over: adapters in its weights, if they are to be merged."""
+        if self.config.lora.rank and self.config.lora.merge:
+            merge_adapter(open_model(self.config.start_from, self.best), self.best)
+
+    def _engine(self) -> Engine:
+        config = self.config
+        lm = open_model(config.start_from, self.best)
+        if config.gradient_checkpointing:
+            checkpoint_activations(lm)
+        if config.lora.rank:
+            lm = add_adapter(lm, config.lora)
+        trained = [parameter for parameter in lm.parameters() if parameter.requires_grad]
+        optimizer = torch.optim.AdamW(trained, lr=config.learning_rate, weight_decay=config.weight_decay)
+        return Engine(ResponseLoss(lm), optimizer, config.engine, config.micro_batch, keep_frozen=config.lora.rank == 0)
 
     def _examples(self) -> tuple[list[Example], list[Example]]:
         titles, config = read_titles(self.config.dataset), self.config
@@ -88,6 +124,8 @@ class Training:
         start = time.perf_counter()
         rate = self.config.learning_rate * schedule(self.progress.step, self.steps, self.config.warmup)
         self.engine.set_learning_rate(rate)
+        # Dropout is drawn by the step, so that a resumed training draws what an undisturbed one does.
+        torch.manual_seed((self.config.seed + self.progress.step) * self.world + self.rank)
         loss = self.engine(*batch)
         if not torch.isfinite(loss):
             raise ConfigError(f"the loss is {loss.item()} at step {self.progress.step}: lower --learning-rate")
@@ -95,7 +133,7 @@ class Training:
         self.engine.step()
         self.losses.append(loss.detach())
         self.progress.step += 1
-        self.progress.tokens += int(batch.mask.sum()) * self.world
+        self.progress.tokens += int((batch.segments > 0).sum()) * self.world
         self.progress.seconds += time.perf_counter() - start
         if time.perf_counter() - self.logged > LOG_SECONDS:
             self._print(f"loss {loss.item():.4f}")
@@ -107,10 +145,11 @@ class Training:
         better = self.progress.evaluated(train_loss, loss)
         self._print(f"train loss {train_loss:.4f}, validation loss {loss:.4f}{' (best)' if better else ''}")
         if better:
-            weights = self.engine.state_dict()
+            weights = {name.removeprefix("lm."): value for name, value in self.engine.state_dict().items()}
             if self.rank == 0:
-                write_weights(self.engine.module.lm, weights, self.best)
-        if self.config.workers.max_failures:
+                write = write_adapter if self.config.lora.rank else write_weights
+                write(self.engine.module.lm, weights, self.best)
+        if self.config.resume or self.config.workers.max_failures:
             self._checkpoint()
 
     def _validation_loss(self) -> float:
@@ -132,13 +171,12 @@ class Training:
                 shutil.copytree(self.best, Path(directory) / BEST)
             train.report(self.progress.metrics(), checkpoint=train.Checkpoint.from_directory(directory))
 
-    def _resume(self) -> None:
-        checkpoint = last_checkpoint()
-        if checkpoint is None:
-            return
+    def _resume(self, checkpoint: Path) -> None:
         state = self.engine.load(checkpoint)
         self.progress = Progress(**{name: state[name] for name in self.progress.state()})
         shutil.copytree(checkpoint / BEST, self.best, dirs_exist_ok=True)
+        self.progress.resumed_at = self.progress.step
+        self._print("resumed")
 
     def _batches(self, examples: list[Example], seed: int | None) -> Iterator[Batch]:
         for batch in batches(examples, self.config.micro_batch, self.tokenizer.pad_token_id, seed):

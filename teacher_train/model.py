@@ -11,6 +11,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from cluster.errors import ConfigError, ModelError, StaleInputError
 from data_prep.reading import read_titles
+from teacher_infer.locate import ADAPTER_FOLDER
 from teacher_train.config import ModelConfig, TrainTeacherConfig
 from teacher_train.examples import IGNORED
 from teacher_train.tokenizer import learn_tokenizer
@@ -22,13 +23,17 @@ def check_model(config: TrainTeacherConfig) -> None:
     """Refuse a model that cannot be trained or served, before any work starts.
 
     Raises:
-        ConfigError: the head size is not one that vLLM serves.
+        ConfigError: the head size is not one that vLLM serves, or there is nothing to adapt.
         StaleInputError: there is no model at ``start_from``.
     """
     model, start = config.model, config.start_from
     if start is not None:
         if not (start / "config.json").is_file():
             raise StaleInputError(f"--start-from {start} holds no model (no config.json): name an HF model directory")
+        if (start / ADAPTER_FOLDER).is_dir():
+            raise StaleInputError(f"--start-from {start} holds only an adapter: train that one with --lora.merge True")
+    elif config.lora.rank:
+        raise ConfigError(f"--lora.rank {config.lora.rank} adapts a model that is there: name one with --start-from")
     elif model.width % model.heads or model.width // model.heads not in HEAD_SIZES:
         raise ConfigError(
             f"--model.width {model.width} over --model.heads {model.heads} gives heads of size "
@@ -75,30 +80,70 @@ def open_model(start_from: Path | None, directory: Path) -> Any:  # noqa: ANN401
         raise ModelError(_unreadable(start_from, error)) from error
 
 
-def write_weights(lm: Any, state: dict[str, Tensor], directory: Path) -> None:  # noqa: ANN401
-    """Write the model ``lm`` with the float32 weights that a :class:`ResponseLoss` around it has in ``state``."""
+def write_weights(lm: Any, weights: dict[str, Tensor], directory: Path) -> None:  # noqa: ANN401
+    """Write the model ``lm`` with the values in ``weights``."""
     disable_progress_bar()
-    weights = {name.removeprefix("lm."): value for name, value in state.items()}
     lm.save_pretrained(directory, state_dict={name: weights[name] for name in lm.state_dict() if name in weights})
 
 
-class ResponseLoss(nn.Module):
-    """A causal LM that returns its loss; logits are computed only from the first labelled column on."""
+def checkpoint_activations(lm: Any) -> None:  # noqa: ANN401
+    """Let ``lm`` compute the activations of each layer anew in the backward pass instead of keeping them.
 
-    def __init__(self, lm: nn.Module) -> None:
+    Raises:
+        ConfigError: the architecture cannot.
+    """
+    try:
+        lm.gradient_checkpointing_enable()
+    except ValueError as error:
+        raise ConfigError(f"--gradient-checkpointing True: {error}") from error
+
+
+class ResponseLoss(nn.Module):
+    """A causal LM that returns its loss; logits are computed only where the next token has a label.
+
+    Rows packed into one sequence see positions and a 4-D attention mask of their own, which every architecture of
+    transformers takes under its ``eager`` and ``sdpa`` attention.
+    """
+
+    def __init__(self, lm: Any) -> None:  # noqa: ANN401  # PreTrainedModel or PeftModel
         super().__init__()
         self.lm = lm
 
-    def forward(self, tokens_BL: Tensor, labels_BL: Tensor, mask_BL: Tensor) -> Tensor:
-        """Mean cross-entropy, in nats, over the labelled tokens of a left-padded batch."""
-        first = int((labels_BL != IGNORED).any(0).int().argmax())
-        keep = tokens_BL.shape[1] - first + 1
-        positions_BL = (mask_BL.cumsum(1) - 1).clamp(min=0)
+    def forward(self, tokens_BL: Tensor, labels_BL: Tensor, segments_BL: Tensor) -> Tensor:
+        """Mean cross-entropy, in nats, over the labelled tokens of a :class:`~teacher_train.examples.Batch`.
+
+        The first token of a row has no label: what stands before it is padding or another row.
+        """
+        labelled_C = (labels_BL[:, 1:] != IGNORED).any(0).nonzero().flatten()
         output = self.lm(
-            input_ids=tokens_BL, attention_mask=mask_BL, position_ids=positions_BL, logits_to_keep=keep, use_cache=False
+            input_ids=tokens_BL,
+            attention_mask=attention_mask(segments_BL, self.lm.dtype),
+            position_ids=positions(segments_BL),
+            logits_to_keep=labelled_C,
+            use_cache=False,
         )
-        logits, labels = output.logits[:, :-1], labels_BL[:, first:]
-        return functional.cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), ignore_index=IGNORED)
+        labels_BC = labels_BL[:, labelled_C + 1]
+        return functional.cross_entropy(output.logits.flatten(0, 1).float(), labels_BC.flatten(), ignore_index=IGNORED)
+
+
+def positions(segments_BL: Tensor) -> Tensor:
+    """Place [B, L] of every token within its row, from 0."""
+    columns_L = torch.arange(segments_BL.shape[1], device=segments_BL.device)
+    starts_BL = torch.ones_like(segments_BL, dtype=torch.bool)
+    starts_BL[:, 1:] = segments_BL[:, 1:] != segments_BL[:, :-1]
+    return columns_L - (columns_L * starts_BL).cummax(1).values
+
+
+def attention_mask(segments_BL: Tensor, dtype: torch.dtype) -> Tensor:
+    """What tokens may attend to: [B, L] int64 of 0 and 1 where each sequence is one row, else [B, 1, L, L] to be added.
+
+    The latter is 0 from a token back to the start of its row, and the lowest number of ``dtype`` everywhere else.
+    """
+    if segments_BL.max() <= 1:
+        return segments_BL
+    allowed_BLL = (segments_BL[:, :, None] == segments_BL[:, None, :]).tril()
+    zeros_BLL = torch.zeros(allowed_BLL.shape, dtype=dtype, device=segments_BL.device)
+    return zeros_BLL.masked_fill(~allowed_BLL, torch.finfo(dtype).min)[:, None]
 
 
 def _llama(model: ModelConfig, tokenizer: Any, max_tokens: int) -> LlamaConfig:  # noqa: ANN401

@@ -16,6 +16,7 @@ class Progress:
     rows: int = 0
     dropped_history_titles: int = 0
     step: int = 0
+    resumed_at: int = 0  # step that the last restart went on from
     tokens: int = 0  # without padding, over all ranks
     seconds: float = 0.0  # in training steps
     train_loss: float = math.inf  # mean since the evaluation before, nats per token
@@ -40,6 +41,7 @@ class Progress:
             "rows": self.rows,
             "dropped_history_titles": self.dropped_history_titles,
             "steps": self.step,
+            "resumed_at_step": self.resumed_at,
             "tokens": self.tokens,
         }
 
@@ -59,6 +61,11 @@ class Progress:
     def leave(self, directory: Path) -> None:
         """Write to ``directory``."""
         (directory / FILE).write_text(json.dumps(self.state()))
+
+    @staticmethod
+    def stands_in(directory: Path) -> bool:
+        """Whether :meth:`leave` wrote to ``directory``."""
+        return (directory / FILE).is_file()
 
     @classmethod
     def take(cls, directory: Path) -> Self:

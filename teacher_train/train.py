@@ -1,11 +1,14 @@
 """The verb ``train-teacher``: an LLM learns to name the next title of a history (Ray Train, DeepSpeed)."""
 
+import hashlib
+import json
 from pathlib import Path
+from typing import Any
 
 from cluster.ray_session import ray_session
-from cluster.storage import check_free, output_directory, read_manifest
+from cluster.storage import check_free, fingerprint, output_directory, read_manifest
 from cluster.workers import run_workers
-from teacher_infer.prompts import fingerprint
+from teacher_infer.prompts import fingerprint as prompt_fingerprint
 from teacher_train.config import TrainTeacherConfig
 from teacher_train.loop import train_loop
 from teacher_train.model import check_model
@@ -22,18 +25,31 @@ def train_teacher(config: TrainTeacherConfig) -> Path:
         StaleInputError: the data set or the model to start from is absent or unfinished.
         ModelError: the model to start from cannot be read.
         OutputError: the output directory holds something else.
+
+    An unmerged LoRA teacher has its adapters in the folder ``adapter`` and no weights of its own.
     """
     check_free(config.output, VERB, config.overwrite)
     check_model(config)
     dataset = read_manifest(config.dataset, "prepare")
-    inputs = {"dataset": dataset.fingerprint, "prompt": fingerprint()}
+    inputs = {"dataset": dataset.fingerprint, "prompt": prompt_fingerprint()}
+    if config.start_from:
+        inputs["start_from"] = fingerprint(config.start_from)
     with (
         output_directory(config.output, verb=VERB, config=config, inputs=inputs, overwrite=config.overwrite) as draft,
         ray_session(config.cluster),
     ):
-        run_workers(train_loop, {"config": config}, config.workers, VERB, draft.path)
+        name = f"{VERB}-{_digest(config, inputs)}"
+        checkpoints = config.output.parent / f".{config.output.name}.checkpoints" if config.resume else None
+        run_workers(train_loop, {"config": config}, config.workers, name, draft.path, checkpoints)
         done = Progress.take(draft.path)
         draft.counts |= done.counts()
         draft.metrics |= done.metrics()
     print(f"teacher in {config.output}: validation loss {draft.metrics['validation_loss']:.4f}")
     return config.output
+
+
+def _digest(config: TrainTeacherConfig, inputs: dict[str, str]) -> str:
+    """Names the training: only checkpoints of the very same one are gone on from."""
+    elsewhere: dict[str, Any] = {"cluster": True, "overwrite": True, "workers": {"max_failures", "autoscale"}}
+    told = config.model_dump_json(exclude=elsewhere) + json.dumps(inputs)
+    return hashlib.sha256(told.encode()).hexdigest()[:16]

@@ -77,6 +77,7 @@ def tiny_teacher(tiny_dataset: Path, ray_local: None) -> TinyTeacher:
         micro_batch=8,
         learning_rate=1e-2,
         patience=16,
+        resume=False,
         engine=EngineConfig(zero_stage=1),
         workers=WorkersConfig(count=2),
         output=tiny_dataset.parent / "teacher",

@@ -3,8 +3,9 @@ from pathlib import Path
 import pytest
 
 from cluster.errors import ModelError, StaleInputError
-from cluster.storage import output_directory, read_manifest
+from cluster.storage import fingerprint, output_directory, read_manifest
 from teacher_infer.locate import locate_teacher
+from teacher_train.config import TrainTeacherConfig
 from tests.teacher_fixtures import Nothing
 
 
@@ -20,7 +21,7 @@ def locate(teacher, dataset):
 
 def test_a_teacher_of_this_data_set_is_accepted(tiny_dataset, tmp_path):
     teacher = write_teacher(tmp_path / "teacher", read_manifest(tiny_dataset).fingerprint)
-    assert locate(teacher, tiny_dataset) == teacher
+    assert locate(teacher, tiny_dataset) == (teacher, None)
 
 
 def test_a_teacher_of_another_data_set_is_refused(tiny_dataset, tmp_path):
@@ -35,9 +36,24 @@ def test_a_teacher_of_another_prompt_cannot_ground(tiny_dataset, tmp_path):
         locate_teacher(str(teacher), "ground", tiny_dataset, read_manifest(tiny_dataset))
 
 
+def test_an_adapter_is_located_with_its_model(tiny_dataset, tmp_path):
+    base = tmp_path / "base"
+    base.mkdir()
+    (base / "config.json").write_text("{}")
+    inputs = {"dataset": read_manifest(tiny_dataset).fingerprint, "start_from": fingerprint(base)}
+    config = TrainTeacherConfig(start_from=base)
+    with output_directory(tmp_path / "teacher", verb="train-teacher", config=config, inputs=inputs) as draft:
+        (draft.path / "config.json").write_text("{}")
+        (draft.path / "adapter").mkdir()
+    assert locate(tmp_path / "teacher", tiny_dataset) == (base, tmp_path / "teacher" / "adapter")
+    (base / "config.json").write_text('{"changed": 1}')
+    with pytest.raises(StaleInputError, match=r"adapter on the model.*has changed"):
+        locate(tmp_path / "teacher", tiny_dataset)
+
+
 def test_a_foreign_model_without_manifest_is_accepted(tiny_dataset, tmp_path):
     (tmp_path / "config.json").write_text("{}")
-    assert locate(tmp_path, tiny_dataset) == tmp_path
+    assert locate(tmp_path, tiny_dataset) == (tmp_path, None)
 
 
 def test_a_missing_teacher_is_refused(tiny_dataset, tmp_path):
@@ -52,4 +68,4 @@ def test_a_damaged_teacher_config_is_refused(tiny_dataset, tmp_path):
 
 
 def test_minilm_is_the_pip_installed_package(tiny_dataset):
-    assert (locate("minilm", tiny_dataset) / "model.safetensors").is_file()
+    assert (locate("minilm", tiny_dataset).model / "model.safetensors").is_file()

@@ -52,18 +52,18 @@ def test_batches_hold_every_row_once_and_pad_on_the_left(tokenizer):
     examples = encode(rows(*pairs), TITLES, tokenizer, 256, "response").examples
     seen = []
     for batch in batches(examples, 8, tokenizer.pad_token_id, seed=3):
-        assert (batch.tokens[batch.mask == 0] == tokenizer.pad_token_id).all()
-        assert (batch.labels[batch.mask == 0] == IGNORED).all()
+        assert (batch.tokens[batch.segments == 0] == tokenizer.pad_token_id).all()
+        assert (batch.labels[batch.segments == 0] == IGNORED).all()
         assert (batch.tokens[:, -1] == tokenizer.eos_token_id).all()
-        seen += [row[mask.bool()].tolist() for row, mask in zip(batch.tokens, batch.mask, strict=True)]
+        seen += [row[of > 0].tolist() for row, of in zip(batch.tokens, batch.segments, strict=True)]
     assert sorted(seen) == sorted(example.tokens for example in examples)
 
 
 def test_bucketed_batches_need_little_padding(tokenizer):
     pairs = [(list(range(1 + at * 7 % 10)), at % 24) for at in range(400)]
     examples = encode(rows(*pairs), TITLES, tokenizer, 256, "response").examples
-    bucketed = sum(batch.mask.numel() for batch in batches(examples, 8, 0, seed=0))
-    plain = sum(collate(examples[at : at + 8], 0).mask.numel() for at in range(0, 400, 8))
+    bucketed = sum(batch.segments.numel() for batch in batches(examples, 8, 0, seed=0))
+    plain = sum(collate(examples[at : at + 8], 0).segments.numel() for at in range(0, 400, 8))
     needed = sum(len(example.tokens) for example in examples)
     assert bucketed - needed < (plain - needed) / 4
 
