@@ -1,28 +1,29 @@
-"""Nearest items of the catalogue, in blocks, without sorting it and without losing accuracy to cancellation.
+"""Nearest items of the catalogue: exact, in blocks of bounded memory, without sorting the catalogue.
 
-A first pass picks candidates by ``|q|² - 2qe + |e|²`` in float64, block by block. The candidates are then scored
-exactly, from the differences, and ordered by (score, item index). A row whose candidates do not clearly hold all of its
-nearest items, because many items lie at the same distance, is scored exactly against the whole catalogue.
+A first pass over the catalogue picks candidates by their distance on a grid of small integers (:mod:`grid`). The
+candidates are then measured exactly (:mod:`exact`) and ordered by (distance, item index). The grid's error bound says
+which rows may have nearer items beyond their candidates; they get more candidates, and in the end the whole catalogue.
+Scores and items of a row never depend on the rows or blocks beside it.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
+from cluster.errors import ConfigError, DataError
 from data_prep.schema import ScoreKind
+from teacher_infer.exact import Exact, slices
+from teacher_infer.grid import OUT, Grid, Placed, near
+from teacher_infer.item_file import ItemFile, ItemRows
 
-SPARE = 16  # candidates beyond K: enough for ordinary ties
-TOLERANCE = 1e-10  # relative error of the first pass, far above that of float64
-
-
-@dataclass(frozen=True)
-class Block:
-    """The largest score matrix that is ever held."""
-
-    rows: int = 256
-    items: int = 16384
+MEMORY = 512 << 20
+SPARE = 44  # candidates beyond K: enough where the data have no crowds
+MANY = 1024  # candidates of rows for which that was not enough
+SAMPLE = 2048  # items that the grid is fitted to
 
 
 @dataclass(frozen=True)
@@ -34,16 +35,46 @@ class Ranking:
 
 
 class Catalogue:
-    """Item embeddings [N, E] to rank by L2 distance (smaller is better) or cosine (larger is better)."""
+    """Item embeddings [N, E] to rank by L2 distance (smaller is better) or cosine (larger is better).
 
-    def __init__(self, embeddings_NE: Tensor, kind: ScoreKind, block: Block = Block()) -> None:
+    ``memory`` bounds the bytes taken beside the embeddings, the queries and the rankings; ``device`` is where distances
+    are computed, whatever device or file the embeddings are on.
+
+    Raises:
+        ConfigError: the memory does not suffice for embeddings of this width.
+        DataError: embeddings or queries hold values that are not finite.
+    """
+
+    def __init__(
+        self, embeddings_NE: ItemRows, kind: ScoreKind, memory: int = MEMORY, device: torch.device | str = "cpu"
+    ) -> None:
         self.kind = kind
-        self.block = block
-        self.items_NE = self._space(embeddings_NE)
-        self.squares_N = self.items_NE.square().sum(1)
+        self._items_NE = embeddings_NE
+        self._count, self._width = embeddings_NE.shape
+        self._device = torch.device(device)
+        least = 8 * max(64 * self._width, 32 * MANY)
+        if memory < least:
+            raise ConfigError(f"--grounding-memory {memory}: embeddings of width {self._width} need at least {least}")
+        self._share = memory // 8  # queries, candidates, grid distances, exact ones: one each; items: two
+        self._exact = Exact(embeddings_NE, kind, self._device, self._share)
+        sample = min(self._count, SAMPLE, self._share // (32 * self._width))
+        numbers_S = torch.arange(sample) * self._count // sample
+        self._grid = Grid.fit(self._exact.points(embeddings_NE[numbers_S]))
+        # Small enough to be kept, the grid positions are computed once; else anew for every call of `rank`.
+        self._kept = list(self._place_blocks()) if self._count * self._width <= 2 * self._share else None
+
+    @classmethod
+    def open(cls, file: Path, kind: ScoreKind, memory: int = MEMORY, device: torch.device | str = "cpu") -> "Catalogue":
+        """The catalogue in a safetensors file, of which only the rows at work are in memory.
+
+        Raises:
+            ConfigError: the memory does not suffice for embeddings of this width.
+            DataError: the file is not one of item embeddings.
+        """
+        return cls(ItemFile(file), kind, memory, device)
 
     def __len__(self) -> int:
-        return len(self.items_NE)
+        return self._count
 
     def rank(self, queries_QE: Tensor, k: int, excluded_QL: Tensor | None = None) -> Ranking:
         """The nearest ``k`` items of every query; equal scores are ordered by item index.
@@ -53,80 +84,144 @@ class Catalogue:
             k: items per query; at most N less the excluded ones.
             excluded_QL: item indices to leave out of each query's list; values of N and more mean none.
         """
-        ranked = []
-        for start in range(0, len(queries_QE), self.block.rows):
-            rows = slice(start, start + self.block.rows)
-            ranked.append(self._rank_rows(queries_QE[rows], k, None if excluded_QL is None else excluded_QL[rows]))
-        if not ranked:
-            return Ranking(torch.empty(0, k, dtype=torch.int64), torch.empty(0, k))
-        return Ranking(torch.cat([r.items for r in ranked]), torch.cat([r.scores for r in ranked]))
+        items_QK = torch.empty(len(queries_QE), k, dtype=torch.int64)
+        scores_QK = torch.empty(len(queries_QE), k)
+        for rows in slices(len(queries_QE), self._share // self._width):
+            excluded_BL = None if excluded_QL is None else excluded_QL[rows].to(self._device)
+            nearest = _Nearest(queries_QE[rows], excluded_BL, k)
+            self._rank_rows(nearest)
+            items_QK[rows] = nearest.items_BK
+            scores_QK[rows] = self._scores(nearest.distances_BK)
+        return Ranking(items_QK, scores_QK)
 
     def scores(self, queries_QE: Tensor, items_Q: Tensor) -> Tensor:
         """The score [Q] float32 of one item per query, excluded or not."""
-        squared = _squared_distances(self._space(queries_QE), self.items_NE[items_Q][:, None])
-        return self._scores(squared)[:, 0]
+        scores_Q = torch.empty(len(queries_QE))
 
-    def _space(self, embeddings: Tensor) -> Tensor:
-        # Between unit vectors cosine = 1 - d²/2, so one ranking by distance serves both kinds.
-        embeddings = embeddings.double()
-        return functional.normalize(embeddings, dim=-1) if self.kind == "cosine" else embeddings
+        def score(rows: slice) -> None:
+            distances_B1 = self._exact.distances(self._exact.points(queries_QE[rows]), items_Q[rows, None])
+            scores_Q[rows] = self._scores(distances_B1)[:, 0].cpu()
 
-    def _scores(self, squared: Tensor) -> Tensor:
-        return (1 - squared / 2 if self.kind == "cosine" else squared.sqrt()).float()
+        self._exact.each(score, slices(len(queries_QE), self._exact.rows))
+        return scores_Q
 
-    def _rank_rows(self, queries_BE: Tensor, k: int, excluded_BL: Tensor | None) -> Ranking:
-        queries_BE = self._space(queries_BE)
-        width = min(k + SPARE, len(self.items_NE))
-        near_BC, items_BC = self._candidates(queries_BE, width, excluded_BL)
-        exact_BC = _squared_distances(queries_BE, self.items_NE[items_BC]).masked_fill(near_BC.isinf(), torch.inf)
-        squared_BK, items_BK = _first(exact_BC, items_BC, k)
-        margin_B = TOLERANCE * (queries_BE.square().sum(1) + self.squares_N.max())
-        unsure_B = near_BC[:, -1] <= squared_BK[:, -1] + margin_B if width < len(self.items_NE) else torch.zeros(0)
-        for row in unsure_B.nonzero()[:, 0].tolist():
-            excluded_L = None if excluded_BL is None else excluded_BL[row]
-            squared_BK[row], items_BK[row] = self._rank_exactly(queries_BE[row], k, excluded_L)
-        return Ranking(items_BK, self._scores(squared_BK))
+    def _scores(self, distances: Tensor) -> Tensor:
+        return (1 - distances.square() / 2 if self.kind == "cosine" else distances).float()
 
-    def _candidates(self, queries_BE: Tensor, width: int, excluded_BL: Tensor | None) -> tuple[Tensor, Tensor]:
-        """The nearest ``width`` items by the first pass: squared distances and items, both [B, C], nearest first."""
-        near_B1 = queries_BE.square().sum(1, keepdim=True)
-        best = torch.empty(len(queries_BE), 0, dtype=torch.float64)
-        best_items = torch.empty(len(queries_BE), 0, dtype=torch.int64)
-        for start in range(0, len(self.items_NE), self.block.items):
-            items = slice(start, start + self.block.items)
-            squared_BM = near_B1 + self.squares_N[items] - 2 * queries_BE @ self.items_NE[items].T
-            if excluded_BL is not None:
-                _mask(squared_BM, excluded_BL - start)
-            block_best, at = squared_BM.topk(min(width, squared_BM.shape[1]), dim=1, largest=False)
-            best, best_items = torch.cat([best, block_best], 1), torch.cat([best_items, at + start], 1)
-            best, at = best.topk(min(width, best.shape[1]), dim=1, largest=False)
-            best_items = best_items.gather(1, at)
-        return best, best_items
+    def _place(self, embeddings_NE: ItemRows, first: int, count: int) -> Placed:
+        """Grid positions of some rows of items or queries."""
+        placed = Placed.empty(count, self._width, self._device)
 
-    def _rank_exactly(self, query_E: Tensor, k: int, excluded_L: Tensor | None) -> tuple[Tensor, Tensor]:
-        blocks = [_squared_distances(query_E[None], block[None]) for block in self.items_NE.split(self.block.items)]
-        squared_1N = torch.cat(blocks, 1)
-        if excluded_L is not None:
-            _mask(squared_1N, excluded_L[None])
-        squared, items = _first(squared_1N, torch.arange(squared_1N.shape[1])[None], k)
-        return squared[0], items[0]
+        def place(rows: slice) -> None:
+            points_BE = self._exact.points(embeddings_NE[slice(first + rows.start, first + rows.stop)])
+            if not points_BE.sum().isfinite():
+                raise DataError("embeddings hold values that are not finite: the teacher's model is broken")
+            placed[rows] = self._grid.place(points_BE)
+
+        self._exact.each(place, slices(count, self._exact.rows))
+        return placed
+
+    def _place_blocks(self) -> Iterator[tuple[int, Placed]]:
+        for block in slices(self._count, self._share // self._width):
+            yield block.start, self._place(self._items_NE, block.start, block.stop - block.start)
+
+    def _rank_rows(self, nearest: "_Nearest") -> None:
+        queries = self._place(nearest.queries_BE, 0, len(nearest.queries_BE))
+        unsure_P = torch.arange(len(nearest.queries_BE))
+        for spare in (SPARE, MANY):
+            width = min(nearest.k + spare, self._count)
+            parts = unsure_P.split(max(1, self._share // (64 * width)))
+            unsure_P = torch.cat([part_P[~self._rank_candidates(nearest, queries, part_P, width)] for part_P in parts])
+            if not len(unsure_P):
+                return
+        self._rank_exactly(nearest, unsure_P)
+
+    def _candidates(self, queries: Placed, excluded_BL: Tensor | None, width: int) -> tuple[Tensor, Tensor]:
+        """The ``width`` items nearest on the grid, nearest first: what :func:`near` says, and items, both [B, C]."""
+        shape = len(queries.squares), width
+        near_BC = torch.full(shape, OUT, dtype=torch.int32, device=self._device)
+        items_BC = torch.zeros(shape, dtype=torch.int64, device=self._device)
+        for start, block in self._kept or self._place_blocks():
+            count = len(block.squares)
+            for rows in slices(shape[0], self._share // (4 * count)):
+                near_BM = near(queries[rows], block)
+                if excluded_BL is not None:
+                    _mask(near_BM, excluded_BL[rows] - start, OUT)
+                best, at = near_BM.topk(min(width, count), largest=False)
+                best, at = torch.cat([near_BC[rows], best], 1), torch.cat([items_BC[rows], at + start], 1)
+                near_BC[rows], order = best.topk(width, largest=False)
+                items_BC[rows] = at.gather(1, order)
+        return near_BC, items_BC
+
+    def _rank_candidates(self, nearest: "_Nearest", queries: Placed, rows_P: Tensor, width: int) -> Tensor:
+        """Rank some rows among their candidates; [P] bool says of which rows that is all there is to know."""
+        excluded_PL = None if nearest.excluded_BL is None else nearest.excluded_BL[rows_P]
+        near_PC, items_PC = self._candidates(queries[rows_P], excluded_PL, width)
+        squares_P = queries.squares[rows_P]
+        distances_PC = torch.full(near_PC.shape, torch.inf, dtype=torch.float64, device=self._device)
+
+        def measure(order_P: Tensor, wanted_P: Tensor, start: int, rows: slice) -> None:
+            places_B = order_P[rows]
+            columns = slice(start, start + int(wanted_P[places_B[-1]]))
+            points_BE = self._exact.points(nearest.queries_BE[rows_P[places_B]])
+            distances_PC[places_B, columns] = self._exact.distances(points_BE, items_PC[places_B, columns])
+
+        reach_P = torch.full((len(rows_P),), torch.inf, device=self._device)
+        for start, stop in (0, nearest.k), (nearest.k, width):
+            # Candidates beyond the reach of the first K are not among the nearest.
+            wanted_P = (near_PC[:, start:stop] <= reach_P[:, None]).sum(1).cpu()
+            order_P = wanted_P.argsort()  # rows that want as many stand side by side
+            parts = slices(len(rows_P), self._exact.pairs // nearest.k)
+            self._exact.each(partial(measure, order_P, wanted_P, start), parts)
+            distances_PC[near_PC == OUT] = torch.inf
+            distances_PK, items_PK = _first(distances_PC, items_PC, nearest.k)
+            reach_P = self._grid.reach(distances_PK[:, -1]) - squares_P
+        nearest.put(rows_P, distances_PK, items_PK)
+        if width == self._count:
+            return torch.ones(len(rows_P), dtype=torch.bool)
+        return (near_PC[:, -1] > reach_P).cpu()
+
+    def _rank_exactly(self, nearest: "_Nearest", rows_P: Tensor) -> None:
+        """Rank some rows by exact distances to the whole catalogue."""
+        distances_PK = torch.full((len(rows_P), nearest.k), torch.inf, dtype=torch.float64, device=self._device)
+        items_PK = torch.zeros(distances_PK.shape, dtype=torch.int64, device=self._device)
+        for block in slices(self._count, self._share // (32 * self._width)):
+            points_ME = self._exact.points(self._items_NE[block])
+            numbers_M = torch.arange(block.start, block.stop, device=self._device)
+            for some in slices(len(rows_P), self._share // (64 * len(points_ME))):
+                rows_B = rows_P[some]
+                distances_BM = self._exact.block_distances(self._exact.points(nearest.queries_BE[rows_B]), points_ME)
+                if nearest.excluded_BL is not None:
+                    _mask(distances_BM, nearest.excluded_BL[rows_B] - block.start, torch.inf)
+                # Earlier items come first among equals.
+                distances, order = torch.cat([distances_PK[some], distances_BM], 1).sort(stable=True)
+                items = torch.cat([items_PK[some], numbers_M.expand_as(distances_BM)], 1).gather(1, order)
+                distances_PK[some], items_PK[some] = distances[:, : nearest.k], items[:, : nearest.k]
+        nearest.put(rows_P, distances_PK, items_PK)
 
 
-def _squared_distances(queries_BE: Tensor, items_BCE: Tensor) -> Tensor:
-    """Squared distances [B, C] from differences, so that equal embeddings give exactly 0 and equal ones tie exactly."""
-    return (queries_BE[:, None] - items_BCE).square().sum(-1)
+class _Nearest:
+    """What is asked of B queries, and the distances and items [B, K] found so far."""
+
+    def __init__(self, queries_BE: Tensor, excluded_BL: Tensor | None, k: int) -> None:
+        self.queries_BE, self.excluded_BL, self.k = queries_BE, excluded_BL, k
+        self.distances_BK = torch.empty(len(queries_BE), k, dtype=torch.float64)
+        self.items_BK = torch.empty(len(queries_BE), k, dtype=torch.int64)
+
+    def put(self, rows_P: Tensor, distances_PK: Tensor, items_PK: Tensor) -> None:
+        self.distances_BK[rows_P], self.items_BK[rows_P] = distances_PK.cpu(), items_PK.cpu()
 
 
-def _mask(squared_BM: Tensor, columns_BL: Tensor) -> None:
-    """Put infinity at ``columns_BL`` of each row; columns outside the matrix are ignored."""
-    inside = (columns_BL >= 0) & (columns_BL < squared_BM.shape[1])
+def _mask(values_BM: Tensor, columns_BL: Tensor, value: float) -> None:
+    """Put ``value`` at ``columns_BL`` of each row; columns outside the matrix are ignored."""
+    inside = (columns_BL >= 0) & (columns_BL < values_BM.shape[1])
     rows, at = inside.nonzero(as_tuple=True)
-    squared_BM[rows, columns_BL[rows, at]] = torch.inf
+    values_BM[rows, columns_BL[rows, at]] = value
 
 
-def _first(squared_BC: Tensor, items_BC: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The first ``k`` of each row ordered by (squared distance, item index)."""
+def _first(distances_BC: Tensor, items_BC: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The first ``k`` of each row ordered by (distance, item index)."""
     by_item = items_BC.argsort(1)
-    squared_BC, items_BC = squared_BC.gather(1, by_item), items_BC.gather(1, by_item)
-    order = squared_BC.argsort(dim=1, stable=True)[:, :k]
-    return squared_BC.gather(1, order), items_BC.gather(1, order)
+    distances_BC, items_BC = distances_BC.gather(1, by_item), items_BC.gather(1, by_item)
+    order = distances_BC.argsort(dim=1, stable=True)[:, :k]
+    return distances_BC.gather(1, order), items_BC.gather(1, order)

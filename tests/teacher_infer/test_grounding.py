@@ -1,10 +1,17 @@
+from pathlib import Path
+
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch.nn import functional
 
-from teacher_infer.grounding import Block, Catalogue
+from cluster.errors import ConfigError, DataError
+from data_prep.schema import EMBEDDINGS_TENSOR
+from teacher_infer.grid import Grid, near
+from teacher_infer.grounding import MEMORY, Catalogue
 
-BLOCKS = [Block(), Block(rows=3, items=7), Block(rows=1, items=1000)]
+LITTLE = 256 << 10  # blocks of 2,048 items of width 16, distances of a few rows at a time
+MEMORIES = [MEMORY, LITTLE]
 
 
 def brute_force(queries, items, k, kind, excluded=None):
@@ -25,22 +32,33 @@ def embeddings(seed, rows, width=16):
     return torch.randn(rows, width, generator=torch.Generator().manual_seed(seed))
 
 
-@pytest.mark.parametrize("block", BLOCKS)
+def uneven(seed, rows):
+    """Clusters in directions of very different spread, with a few points far from all."""
+    generator = torch.Generator().manual_seed(seed)
+    points = embeddings(seed, rows) * 0.01 + embeddings(7, 30)[torch.randint(30, (rows,), generator=generator)]
+    points[:3] *= 1000
+    return points * torch.logspace(-2, 2, points.shape[1]) + 50
+
+
+@pytest.mark.parametrize("memory", MEMORIES)
 @pytest.mark.parametrize("kind", ["distance", "cosine"])
-def test_equals_brute_force(kind, block):
-    items, queries = embeddings(0, 100), embeddings(1, 10)
-    ranking = Catalogue(items, kind, block).rank(queries, 20)
+@pytest.mark.parametrize("points", [embeddings, uneven])
+def test_equals_brute_force(points, kind, memory):
+    items, queries = points(0, 5000), points(1, 20)
+    ranking = Catalogue(items, kind, memory).rank(queries, 20)
     expected_items, expected_scores = brute_force(queries, items, 20, kind)
-    assert torch.equal(ranking.items, expected_items)
+    if kind == "distance" or points is embeddings:
+        assert torch.equal(ranking.items, expected_items)
     torch.testing.assert_close(ranking.scores, expected_scores)
 
 
-@pytest.mark.parametrize("block", BLOCKS)
-def test_ties_go_to_the_lower_index_however_many(block):
-    items = embeddings(0, 5)[torch.arange(200) % 5]
+@pytest.mark.parametrize("memory", MEMORIES)
+@pytest.mark.parametrize("copies", [40, 500, 2000])
+def test_ties_go_to_the_lower_index_however_many(copies, memory):
+    items = embeddings(0, 6)[torch.arange(6 * copies) % 6]
     queries = items[:3] + 0.1
-    ranking = Catalogue(items, "distance", block).rank(queries, 20)
-    assert torch.equal(ranking.items, brute_force(queries, items, 20, "distance")[0])
+    ranking = Catalogue(items, "distance", memory).rank(queries, 50)
+    assert torch.equal(ranking.items, brute_force(queries, items, 50, "distance")[0])
 
 
 def test_no_cancellation_far_from_the_origin():
@@ -59,12 +77,40 @@ def test_an_item_asked_for_by_itself_is_at_distance_zero():
     assert ranking.scores.abs().max() == 0
 
 
-@pytest.mark.parametrize("block", BLOCKS)
-def test_excluded_items_are_left_out(block):
+def test_items_all_alike():
+    ranking = Catalogue(torch.ones(3000, 16), "distance").rank(torch.zeros(2, 16), 3)
+    assert ranking.items.tolist() == [[0, 1, 2]] * 2
+    assert ranking.scores.tolist() == [[4.0] * 3] * 2
+
+
+@pytest.mark.parametrize("memory", MEMORIES)
+def test_excluded_items_are_left_out(memory):
+    items, queries = embeddings(0, 5000), embeddings(1, 4)
+    first = brute_force(queries, items, 3, "cosine")[0]
+    padding = torch.full((4, 2), 5000)
+    padding[0, 1] = 4999
+    excluded = torch.cat([first, padding], 1)
+    ranking = Catalogue(items, "cosine", memory).rank(queries, 20, excluded)
+    assert torch.equal(ranking.items, brute_force(queries, items, 20, "cosine", excluded)[0])
+
+
+def test_all_items_but_the_excluded():
     items, queries = embeddings(0, 60), embeddings(1, 4)
     excluded = torch.tensor([[0, 1, 60], [5, 60, 60], [60, 60, 60], [58, 59, 7]])
-    ranking = Catalogue(items, "cosine", block).rank(queries, 57, excluded)
+    ranking = Catalogue(items, "cosine").rank(queries, 57, excluded)
     assert torch.equal(ranking.items, brute_force(queries, items, 57, "cosine", excluded)[0])
+
+
+@pytest.mark.parametrize("kind", ["distance", "cosine"])
+def test_a_row_alone_gets_the_same_bytes(kind):
+    items, queries = torch.cat([uneven(0, 2500), uneven(0, 2500)]), uneven(1, 8)
+    together = Catalogue(items, kind).rank(queries, 20)
+    catalogue = Catalogue(items, kind, LITTLE)
+    for row in range(8):
+        alone = catalogue.rank(queries[row : row + 1], 20)
+        assert torch.equal(alone.items[0], together.items[row])
+        assert torch.equal(alone.scores[0], together.scores[row])
+    assert torch.equal(catalogue.scores(queries, together.items[:, 7]), together.scores[:, 7])
 
 
 def test_score_of_the_true_item():
@@ -78,3 +124,76 @@ def test_score_of_the_true_item():
 def test_no_queries():
     ranking = Catalogue(embeddings(0, 30), "distance").rank(torch.empty(0, 16), 5)
     assert ranking.items.shape == ranking.scores.shape == (0, 5)
+
+
+@pytest.mark.parametrize("points", [embeddings, uneven])
+@pytest.mark.parametrize("width", [16, 35])
+def test_the_grid_does_not_overstate_distances_beyond_its_bound(points, width):
+    items, queries = points(0, 2000).double().repeat(1, 3)[:, :width], points(1, 50).double().repeat(1, 3)[:, :width]
+    grid = Grid.fit(items)
+    placed = grid.place(queries)
+    squared = near(placed, grid.place(items)) + placed.squares[:, None]
+    reach = grid.reach(torch.cdist(queries, items, compute_mode="donot_use_mm_for_euclid_dist").flatten())
+    assert (squared.flatten() <= reach).all()
+
+
+def file_of(tmp_path: Path, items):
+    save_file({EMBEDDINGS_TENSOR: items}, tmp_path / "items.safetensors")
+    return tmp_path / "items.safetensors"
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_file_is_ranked_like_memory(dtype, tmp_path):
+    items, queries = embeddings(0, 5000).to(dtype), embeddings(1, 20)
+    of_file = Catalogue.open(file_of(tmp_path, items), "distance", LITTLE).rank(queries, 20)
+    in_memory = Catalogue(items, "distance").rank(queries, 20)
+    assert torch.equal(of_file.items, in_memory.items)
+    assert torch.equal(of_file.scores, in_memory.scores)
+
+
+def test_a_catalogue_larger_than_the_memory(tmp_path):
+    # The embeddings take 128 MiB, their distances to the queries 64 MiB.
+    memory = 16 << 20
+    file = file_of(tmp_path, embeddings(0, 32768, 1024))
+    queries = embeddings(1, 512, 1024)
+    Catalogue.open(file, "distance", memory).rank(queries[:2], 20)  # code that is loaded at first use
+    before = resident("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts here
+    Catalogue.open(file, "distance", memory).rank(queries, 20)
+    assert resident("VmHWM") - before < memory
+
+
+def resident(name):
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) << 10 for line in lines if line.startswith(name + ":"))
+
+
+def test_too_little_memory_is_refused():
+    with pytest.raises(ConfigError, match="at least 262144"):
+        Catalogue(embeddings(0, 30), "distance", memory=100_000)
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_embeddings_that_are_not_finite_are_refused(value):
+    items = embeddings(0, 30)
+    broken = items.clone()
+    broken[3, 5] = value
+    with pytest.raises(DataError, match="not finite"):
+        Catalogue(broken, "distance")
+    with pytest.raises(DataError, match="not finite"):
+        Catalogue(items, "distance").rank(broken, 5)
+
+
+def test_a_file_that_is_none_is_refused(tmp_path):
+    with pytest.raises(DataError, match="no item embeddings"):
+        Catalogue.open(tmp_path / "absent.safetensors", "distance")
+    (tmp_path / "broken.safetensors").write_bytes(b"nothing of the kind")
+    with pytest.raises(DataError, match="no item embeddings"):
+        Catalogue.open(tmp_path / "broken.safetensors", "distance")
+
+
+def test_a_file_cut_short_is_refused(tmp_path):
+    file = file_of(tmp_path, embeddings(0, 30))
+    file.write_bytes(file.read_bytes()[:-4])
+    with pytest.raises(DataError, match="ends before item"):
+        Catalogue.open(file, "distance")
