@@ -13,16 +13,28 @@ class VllmConfig(Config):
     """How one vLLM engine runs and what it takes from the cluster."""
 
     cpus: float = Field(1, gt=0, description="CPUs per engine.")
-    gpu: bool = Field(False, description="Run on GPUs, tensor_parallel_size of them per engine.")
+    gpu: bool = Field(False, description="Run on GPUs, tensor × pipeline parallel sizes of them per engine.")
     autoscale: bool = Field(False, description="The cluster grows on demand: wait for engines that do not fit yet.")
-    tensor_parallel_size: int = Field(1, ge=1, description="GPUs that one engine is spread over.")
+    tensor_parallel_size: int = Field(1, ge=1, description="GPUs that every layer is spread over.")
+    pipeline_parallel_size: int = Field(1, ge=1, description="Stages that the layers are divided into.")
     gpu_memory_utilization: float = Field(0.9, gt=0, le=1, description="Share of a GPU's memory an engine may take.")
     kv_cache_memory_bytes: int = Field(256 << 20, ge=1 << 20, description="Key/value cache of an engine on CPU, bytes.")
     dtype: Literal["float32", "bfloat16", "float16", "auto"] = Field("float32", description="Number format of weights.")
+    quantization: str | None = Field(
+        None,
+        description="How vLLM quantises the weights (fp8, bitsandbytes …); none takes what the model's config says.",
+    )
+    lora: Path | None = Field(None, description="LoRA adapter directory (PEFT) to apply to the model.")
     max_model_len: int | None = Field(None, ge=16, description="Longest sequence, tokens; none takes the model's.")
     max_num_seqs: int = Field(64, ge=1, description="Sequences that are decoded together.")
     block_size: int = Field(32, ge=1, description="Tokens per cache block on CPU; small ones share short prefixes.")
+    prefix_caching: bool = Field(True, description="Keep the keys and values of prompts that share a beginning.")
     enforce_eager: bool = Field(True, description="Do not compile the model; turn off for large models on GPUs.")
+
+    @property
+    def gpus(self) -> int:
+        """GPUs per engine."""
+        return self.tensor_parallel_size * self.pipeline_parallel_size if self.gpu else 0
 
 
 class TeachConfig(Config):
@@ -32,14 +44,31 @@ class TeachConfig(Config):
     teacher: str = Field(
         "runs/teacher", min_length=1, description="HF model directory, or minilm (the pip-installed all-MiniLM-L6-v2)."
     )
-    ranking: Literal["ground", "embed"] = Field(
-        "ground", description="ground: generate a title and ground it by L2; embed: cosine to the history's mean title."
+    ranking: Literal["ground", "beam", "score", "embed"] = Field(
+        "ground",
+        description="ground: generate a title and take the nearest ones by L2; beam: the likeliest titles of the "
+        "catalogue; score: the likelihood of every candidate; embed: cosine to the history's titles.",
     )
     top_k: int = Field(20, ge=1, description="Items kept per row, best first.")
     splits: tuple[Split, ...] = Field(SPLITS, min_length=1, description="Splits to label.")
-    workers: int = Field(1, ge=1, description="vLLM engines at work side by side.")
-    batch_size: int = Field(256, ge=1, description="Rows handed to an engine at a time.")
+    rows_per_shard: int = Field(1024, ge=1, description="Rows labelled and committed together.")
+    workers: int = Field(1, ge=1, description="vLLM engines at work side by side, at least.")
+    max_workers: int | None = Field(None, ge=1, description="Most engines where the cluster has room; none: workers.")
+    placement_timeout: float = Field(600, gt=0, description="Seconds to wait for room for the engines.")
+    max_failures: float = Field(0.01, ge=0, le=1, description="Share of the rows that may fail before the job stops.")
     max_new_tokens: int = Field(32, ge=1, description="Longest generated title, tokens (ground).")
+    beams: int | None = Field(
+        None, ge=1, description="Beams: none is greedy for ground and as many as top_k for beam, which needs no fewer."
+    )
+    length_normalised: bool = Field(
+        False, description="Rank titles by log-probability per token instead of their whole one (beam, score)."
+    )
+    candidates: Path | None = Field(
+        None, description="Label directory whose lists are the candidates; none takes the whole catalogue (score)."
+    )
+    history: Literal["mean", "text"] = Field(
+        "mean", description="Whether a history is the mean of its titles' embeddings or one text (embed)."
+    )
     decay: float = Field(0.7, gt=0, le=1, description="Weight of a history item per step back in time (embed).")
     whiten: float = Field(
         0.5,
@@ -51,7 +80,8 @@ class TeachConfig(Config):
     exclude_history: bool | None = Field(
         None, description="Leave items of the history out of the ranking; none does so for embed only."
     )
+    grounding_memory: int = Field(512 << 20, ge=1 << 20, description="Most bytes that ranking by distance may take.")
     engine: VllmConfig = VllmConfig()
     output: Path = Field(Path("runs/labels"), description="Label directory to write.")
-    overwrite: bool = Field(False, description="Replace earlier labels in the output directory.")
+    overwrite: bool = Field(False, description="Label anew what is finished or was begun with something else.")
     cluster: ClusterConfig = ClusterConfig()

@@ -1,64 +1,185 @@
-"""The one owner of vLLM: a model that generates titles, or one that embeds texts.
+"""The one owner of vLLM: a model that generates titles and scores them, or one that embeds texts.
 
 vLLM is imported when an engine is made, in a process whose environment is that of
-:data:`cluster.ray_session.WORKER_ENVIRONMENT`. One engine cannot do both tasks.
+:data:`cluster.ray_session.WORKER_ENVIRONMENT`. One engine cannot both generate and embed.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from cluster.errors import ConfigError, ModelError, StaleInputError
 from teacher_infer.config import VllmConfig
-from teacher_infer.prompts import fitted_prompt
+from teacher_infer.prompts import fitted_prompt, prompt, response
 
 Task = Literal["generate", "embed"]
+Tokens = Sequence[int]
 LOAD_ERRORS = (ValueError, RuntimeError, OSError, KeyError, TypeError, AttributeError, NotImplementedError, ImportError)
+LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM makes room for
+MAX_CHOICES = 128  # vLLM's limit of tokens whose log-probability one request may ask for
+MAX_REQUESTS = 4096  # handed to vLLM at a time: each costs some kilobytes of memory
+
+
+class Prompt(NamedTuple):
+    """The tokens of a prompt, and how many of the oldest titles it had no room for."""
+
+    tokens: list[int]
+    dropped: int
 
 
 class Generated(NamedTuple):
-    """A generated text, and how many of the oldest titles its prompt had no room for."""
+    """A generated text with its counts of tokens; ``cached`` of the prompt's came from the prefix cache.
+
+    vLLM's beam search does not tell what was cached.
+    """
 
     text: str
     dropped: int
+    prompt_tokens: int
+    new_tokens: int
+    cached_tokens: int
+
+
+class Logprobs(NamedTuple):
+    """Log-probabilities [C] float64, the tokens that were read for them, and how many of these were cached."""
+
+    values: npt.NDArray[np.float64]
+    tokens: int
+    cached: int
 
 
 class VllmEngine:
     """One vLLM engine for one task.
 
     Raises:
-        ModelError: vLLM cannot load the model.
+        StaleInputError: there is no adapter at ``config.lora``.
+        ModelError: vLLM cannot load the model or the adapter.
     """
 
     def __init__(self, model: Path, task: Task, config: VllmConfig) -> None:
         from vllm import LLM
+        from vllm.lora.request import LoRARequest
 
+        rank = lora_rank(config.lora) if config.lora else None
+        self._lora = LoRARequest(config.lora.name or "adapter", 1, str(config.lora)) if config.lora else None
+        if config.enforce_eager:
+            torch.compiler.set_stance("force_eager")  # vLLM compiles parts of its sampler all the same: 40 s on a CPU
         try:
-            self._llm = LLM(**_arguments(model, task, config))
+            self._llm = LLM(**_arguments(model, task, config, rank))
         except LOAD_ERRORS as error:
+            adapter = f" with the adapter {config.lora}" if config.lora else ""
             reason = " ".join(str(error).split())[:300]
-            raise ModelError(f"vLLM cannot load the teacher {model}: {type(error).__name__}: {reason}") from error
+            raise ModelError(
+                f"vLLM cannot load the teacher {model}{adapter}: {type(error).__name__}: {reason}"
+            ) from error
         self._tokenizer = self._llm.get_tokenizer()
-        self._room = self._llm.model_config.max_model_len
+        self.room: int = self._llm.model_config.max_model_len
 
-    def generate(self, histories: Sequence[Sequence[str]], max_new_tokens: int) -> list[Generated]:
-        """The greedy answer to every history of titles, up to the end of text.
+    @property
+    def cache_tokens(self) -> int:
+        """Tokens that the key/value cache holds."""
+        cache = self._llm.llm_engine.vllm_config.cache_config
+        return int(cache.num_gpu_blocks * cache.block_size)
+
+    def forget(self) -> None:
+        """Empty the prefix cache: what is asked next is computed as by a new engine, to the last bit."""
+        self._llm.reset_prefix_cache()
+
+    def prompts(self, histories: Sequence[Sequence[str]], kept_free: int) -> list[Prompt]:
+        """The prompt of every history of titles that leaves ``kept_free`` tokens of the model's length."""
+        limit = self.room - kept_free
+        read = self._tokenizer([prompt(titles) for titles in histories])["input_ids"] if histories else []
+        return [
+            Prompt(tokens, 0) if len(tokens) <= limit else self._cut(titles, limit)
+            for titles, tokens in zip(histories, read, strict=True)
+        ]
+
+    def title_tokens(self, titles: Sequence[str]) -> list[list[int]]:
+        """What the teacher would answer for each title, up to its end of text; cut to half of the model's length.
+
+        Raises:
+            ModelError: the tokenizer has no end of text.
+        """
+        end = self._tokenizer.eos_token_id
+        if end is None:
+            raise ModelError("the teacher's tokenizer has no end-of-text token: titles cannot be scored")
+        read = self._tokenizer([response(title) for title in titles], add_special_tokens=False)["input_ids"]
+        # A title may itself spell the end of text.
+        return [[*[token for token in tokens if token != end][: self.room // 2 - 1], end] for tokens in read]
+
+    def generate(self, histories: Sequence[Sequence[str]], max_new_tokens: int, beams: int = 1) -> list[Generated]:
+        """The answer to every history of titles up to the end of text: greedy, or the best of a beam search.
 
         Raises:
             ConfigError: the model has no room for ``max_new_tokens``.
         """
-        from vllm import SamplingParams
+        if self.room <= max_new_tokens:
+            raise ConfigError(f"--max-new-tokens {max_new_tokens} leaves no room for a prompt in {self.room} tokens")
+        prompts = self.prompts(histories, max_new_tokens)
+        return (self._greedy if beams == 1 else self._beam)(prompts, max_new_tokens, beams)
 
-        if self._room <= max_new_tokens:
-            raise ConfigError(f"--max-new-tokens {max_new_tokens} leaves no room for a prompt in {self._room} tokens")
-        prompts = [fitted_prompt(titles, self._count, self._room - max_new_tokens) for titles in histories]
-        sampling = SamplingParams(temperature=0, max_tokens=max_new_tokens)
-        outputs = self._llm.generate([self._tokens(text) for text, _ in prompts], sampling, use_tqdm=False)
-        return [Generated(o.outputs[0].text, dropped) for o, (_, dropped) in zip(outputs, prompts, strict=True)]
+    def _greedy(self, prompts: Sequence[Prompt], max_new_tokens: int, beams: int) -> list[Generated]:
+        sampling = {"max_tokens": max_new_tokens, "detokenize": True}
+        outputs = self._ask([p.tokens for p in prompts], [sampling] * len(prompts))
+        return [
+            Generated(
+                text=output.outputs[0].text,
+                dropped=asked.dropped,
+                prompt_tokens=len(asked.tokens),
+                new_tokens=len(output.outputs[0].token_ids),
+                cached_tokens=output.num_cached_tokens or 0,
+            )
+            for asked, output in zip(prompts, outputs, strict=True)
+        ]
+
+    def _beam(self, prompts: Sequence[Prompt], max_new_tokens: int, beams: int) -> list[Generated]:
+        from vllm.sampling_params import BeamSearchParams
+
+        search = BeamSearchParams(beam_width=beams, max_tokens=max_new_tokens)
+        inputs = [{"prompt_token_ids": p.tokens} for p in prompts]
+        outputs = self._llm.beam_search(inputs, search, lora_request=self._lora)
+        answers = [o.sequences[0].tokens[len(p.tokens) :] for o, p in zip(outputs, prompts, strict=True)]
+        texts = self._tokenizer.batch_decode(answers, skip_special_tokens=True)
+        return [
+            Generated(text, asked.dropped, len(asked.tokens), len(answer), 0)
+            for text, asked, answer in zip(texts, prompts, answers, strict=True)
+        ]
+
+    def next_logprobs(self, prompts: Sequence[Tokens], choices: Sequence[Tokens]) -> list[Logprobs]:
+        """The model's own log-probability of each choice [C] as the token after its prompt."""
+        parts = [
+            (row, start) for row, tokens in enumerate(choices) for start in range(0, max(1, len(tokens)), MAX_CHOICES)
+        ]
+        asked = [list(map(int, choices[row][start : start + MAX_CHOICES])) for row, start in parts]
+        outputs = self._ask([prompts[row] for row, _ in parts], [{"logprob_token_ids": tokens} for tokens in asked])
+        values: list[list[float]] = [[] for _ in prompts]
+        read, cached = [0] * len(prompts), [0] * len(prompts)
+        for (row, _), output in zip(parts, outputs, strict=True):
+            answer = output.outputs[0].logprobs
+            values[row] += answer.logprobs[1:]  # the first is that of the token vLLM chose
+            read[row] += len(prompts[row])
+            cached[row] += output.num_cached_tokens or 0
+        return [Logprobs(np.array(v), r, c) for v, r, c in zip(values, read, cached, strict=True)]
+
+    def path_logprobs(self, prompts: Sequence[Tokens], paths: Sequence[Tokens]) -> list[Logprobs]:
+        """The model's own log-probability of each token [C] of the path that follows its prompt."""
+        texts = [[*before, *path] for before, path in zip(prompts, paths, strict=True)]
+        outputs = self._ask(texts, [{"prompt_logprobs": 0, "skip_reading_prefix_cache": False}] * len(texts))
+        # There is no log-probability of a token whose predecessor was cached.
+        hidden = [row for row, output in enumerate(outputs) if (output.num_cached_tokens or 0) >= len(prompts[row])]
+        again = {"prompt_logprobs": 0, "skip_reading_prefix_cache": True}
+        for row, output in zip(hidden, self._ask([texts[row] for row in hidden], [again] * len(hidden)), strict=True):
+            outputs[row] = output
+        return [
+            Logprobs(np.array(output.prompt_logprobs.logprobs[-len(path) :]), len(text), output.num_cached_tokens or 0)
+            for output, path, text in zip(outputs, paths, texts, strict=True)
+        ]
 
     def embed(self, texts: Sequence[str]) -> Tensor:
         """Embeddings [len(texts), E] float32; a text too long for the model is cut at its end.
@@ -66,15 +187,28 @@ class VllmEngine:
         A causal LM gives the hidden state of the last token after the final norm, not normalised; a text-embedding
         model pools and normalises as it was trained to.
         """
-        outputs = self._llm.embed([self._tokens(text) for text in texts], use_tqdm=False)
+        read = self._tokenizer(list(texts), truncation=True, max_length=self.room)["input_ids"]
+        inputs = [{"prompt_token_ids": tokens or [self._tokenizer.eos_token_id]} for tokens in read]
+        outputs = self._llm.embed(inputs, lora_request=self._lora, use_tqdm=False)
         return torch.tensor([output.outputs.embedding for output in outputs], dtype=torch.float32)
 
-    def _tokens(self, text: str) -> dict[str, list[int]]:
-        ids = self._tokenizer(text, truncation=True, max_length=self._room)["input_ids"]
-        return {"prompt_token_ids": ids or [self._tokenizer.eos_token_id]}
+    def _ask(self, prompts: Sequence[Tokens], sampling: Iterable[dict[str, Any]]) -> list[Any]:
+        """Answers of one token, or as ``sampling`` says."""
+        from vllm import SamplingParams
 
-    def _count(self, text: str) -> int:
-        return len(self._tokenizer(text)["input_ids"])
+        # skip_clone: each request has parameters of its own, and copying them costs more than a small model's step.
+        defaults = {"temperature": 0, "max_tokens": 1, "detokenize": False, "flat_logprobs": True, "skip_clone": True}
+        inputs = [{"prompt_token_ids": list(tokens)} for tokens in prompts]
+        parameters = [SamplingParams(**(defaults | one)) for one in sampling]
+        outputs: list[Any] = []
+        for start in range(0, len(inputs), MAX_REQUESTS):
+            part = slice(start, start + MAX_REQUESTS)
+            outputs += self._llm.generate(inputs[part], parameters[part], lora_request=self._lora, use_tqdm=False)
+        return outputs
+
+    def _cut(self, titles: Sequence[str], limit: int) -> Prompt:
+        text, dropped = fitted_prompt(titles, lambda text: len(self._tokenizer(text)["input_ids"]), limit)
+        return Prompt(self._tokenizer(text)["input_ids"][-limit:], dropped)
 
 
 def is_causal(model: Path) -> bool:
@@ -96,18 +230,44 @@ def is_causal(model: Path) -> bool:
     return any("CausalLM" in name or "ConditionalGeneration" in name for name in architectures)
 
 
-def _arguments(model: Path, task: Task, config: VllmConfig) -> dict[str, Any]:
+def lora_rank(adapter: Path) -> int:
+    """The rank that vLLM has to make room for to hold a LoRA adapter.
+
+    Raises:
+        StaleInputError: there is no adapter directory at ``adapter``.
+        ModelError: it is none that vLLM can hold.
+    """
+    file = adapter / "adapter_config.json"
+    if not file.is_file():
+        raise StaleInputError(f"{adapter} holds no LoRA adapter (no adapter_config.json): check --engine.lora")
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+        rank = max([int(config["r"]), *(config.get("rank_pattern") or {}).values()])
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ModelError(f"{file} is not a LoRA adapter's config ({error}): name a PEFT directory") from error
+    fitting = [room for room in LORA_RANKS if room >= rank]
+    if not fitting:
+        raise ModelError(f"{file}: vLLM holds adapters of rank {LORA_RANKS[-1]} at most, not {rank}: merge the adapter")
+    return fitting[0]
+
+
+def _arguments(model: Path, task: Task, config: VllmConfig, rank: int | None) -> dict[str, Any]:
     arguments: dict[str, Any] = {
         "model": str(model),
         "dtype": config.dtype,
+        "quantization": config.quantization,
         "max_num_seqs": config.max_num_seqs,
         "enforce_eager": config.enforce_eager,
         "tensor_parallel_size": config.tensor_parallel_size,
-        "enable_prefix_caching": task == "generate",
+        "pipeline_parallel_size": config.pipeline_parallel_size,
+        "enable_prefix_caching": config.prefix_caching and task == "generate",
+        "max_logprobs": MAX_CHOICES,
         "seed": 0,
     }
     if config.max_model_len:
         arguments["max_model_len"] = config.max_model_len
+    if rank:
+        arguments |= {"enable_lora": True, "max_lora_rank": rank}
     if config.gpu:
         arguments["gpu_memory_utilization"] = config.gpu_memory_utilization
     else:

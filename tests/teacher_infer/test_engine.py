@@ -1,15 +1,35 @@
-"""vLLM against transformers on the same teacher, in one process per engine as in the product."""
+"""vLLM against transformers on the same teacher, in processes of their own as in the product."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import pytest
+import ray
 import torch
+from safetensors.torch import save_file
 
+from cluster.errors import ModelError, StaleInputError
 from data_prep.reading import read_titles
-from teacher_infer.config import TeachConfig
-from teacher_infer.engine import is_causal
+from teacher_infer.config import VllmConfig
+from teacher_infer.engine import is_causal, lora_rank
 from teacher_infer.prompts import prompt
 
 pytestmark = pytest.mark.engine
 HISTORIES = [(0, 1, 2), (5,), (20, 21, 22, 23, 0)]
+
+
+def engine(task: str, asked: str, model: Path, texts: Sequence[Any], *options: int, **config: Any) -> Any:
+    """What an engine in a process of its own answers; each argument of ``options`` goes to the method ``asked``."""
+
+    @ray.remote(num_cpus=1, max_calls=1)
+    def answer() -> Any:
+        from teacher_infer.engine import VllmEngine
+
+        return getattr(VllmEngine(model, task, VllmConfig(**config)), asked)(texts, *options)
+
+    return ray.get(answer.remote())
 
 
 @pytest.fixture(scope="module")
@@ -20,27 +40,40 @@ def reference(tiny_teacher):
     return model, AutoTokenizer.from_pretrained(tiny_teacher.teacher)
 
 
-def test_greedy_generation_equals_transformers(tiny_teacher, reference):
-    from teacher_infer.actors import generate_titles
+def generated(model, tokenizer, text, **options):
+    inputs = tokenizer(text, return_tensors="pt").input_ids
+    output = model.generate(inputs, max_new_tokens=32, do_sample=False, **options)[0, inputs.shape[1] :]
+    return tokenizer.decode(output, skip_special_tokens=True)
 
-    model, tokenizer = reference
+
+def test_greedy_generation_equals_transformers(tiny_teacher, reference):
     titles = read_titles(tiny_teacher.dataset)
     histories = [[titles[item] for item in history] for history in HISTORIES]
-    answers = generate_titles(tiny_teacher.teacher, histories, TeachConfig(batch_size=2))
-    for history, text in zip(histories, answers.texts, strict=True):
-        inputs = tokenizer(prompt(history), return_tensors="pt").input_ids
-        output = model.generate(inputs, max_new_tokens=32, do_sample=False)[0, inputs.shape[1] :]
-        assert text == tokenizer.decode(output, skip_special_tokens=True)
-    assert answers.dropped.tolist() == [0, 0, 0]
-    assert (answers.seconds > 0).all()
+    answers = engine("generate", "generate", tiny_teacher.teacher, histories, 32)
+    assert [answer.text for answer in answers] == [generated(*reference, prompt(history)) for history in histories]
+    assert [answer.dropped for answer in answers] == [0, 0, 0]
+    assert all(answer.prompt_tokens > answer.new_tokens > 0 for answer in answers)
+
+
+def test_beam_generation_equals_transformers(tiny_teacher, reference):
+    titles = read_titles(tiny_teacher.dataset)
+    histories = [[titles[item] for item in history] for history in HISTORIES]
+    answers = engine("generate", "generate", tiny_teacher.teacher, histories, 32, 3)
+    expected = [generated(*reference, prompt(history), num_beams=3) for history in histories]
+    assert [answer.text for answer in answers] == expected
+
+
+def test_oldest_titles_go_where_the_model_has_no_room(tiny_teacher):
+    histories = [["Red Castle"] * 40, ["Red Castle"]]
+    long, short = engine("generate", "generate", tiny_teacher.teacher, histories, 8, max_model_len=128)
+    assert long.dropped > 0 == short.dropped
+    assert long.prompt_tokens <= 120
 
 
 def test_embedding_equals_the_last_hidden_state(tiny_teacher, reference):
-    from teacher_infer.actors import embed_texts
-
     model, tokenizer = reference
     texts = [*read_titles(tiny_teacher.dataset)[:5], "", "x" * 10_000]
-    embedded = embed_texts(tiny_teacher.teacher, texts, TeachConfig(batch_size=3)).values
+    embedded = engine("embed", "embed", tiny_teacher.teacher, texts)
     for text, embedding in zip(texts, embedded, strict=True):
         inputs = tokenizer(text, return_tensors="pt", truncation=True, max_length=512).input_ids
         with torch.inference_mode():
@@ -48,18 +81,68 @@ def test_embedding_equals_the_last_hidden_state(tiny_teacher, reference):
         torch.testing.assert_close(embedding, expected, atol=1e-4, rtol=1e-4)
 
 
+@pytest.fixture(scope="module")
+def adapter(tmp_path_factory, reference):
+    """A LoRA adapter of random weights for two layers, and the model with the same merged into it."""
+    import copy
+
+    model = copy.deepcopy(reference[0])
+    directory = tmp_path_factory.mktemp("adapter")
+    rank, alpha, generator = 3, 12, torch.Generator().manual_seed(0)
+    weights = {}
+    for name in ("model.layers.0.self_attn.q_proj", "model.layers.0.mlp.down_proj"):
+        layer = model.get_submodule(name)
+        down = torch.randn(rank, layer.in_features, generator=generator) * 0.3
+        up = torch.randn(layer.out_features, rank, generator=generator) * 0.3
+        layer.weight.data += alpha / rank * up @ down
+        weights |= {f"base_model.model.{name}.lora_A.weight": down, f"base_model.model.{name}.lora_B.weight": up}
+    save_file(weights, directory / "adapter_model.safetensors")
+    config = {"peft_type": "LORA", "r": rank, "lora_alpha": alpha, "target_modules": ["q_proj", "down_proj"]}
+    (directory / "adapter_config.json").write_text(json.dumps(config))
+    return directory, model
+
+
+def test_an_adapter_generates_and_embeds_like_the_merged_model(tiny_teacher, reference, adapter):
+    directory, merged = adapter
+    base, tokenizer = reference
+    titles = read_titles(tiny_teacher.dataset)
+    expected = generated(merged, tokenizer, prompt(titles[:3]))
+    assert expected != generated(base, tokenizer, prompt(titles[:3]))
+    (answer,) = engine("generate", "generate", tiny_teacher.teacher, [titles[:3]], 32, lora=directory)
+    assert answer.text == expected
+    tokens = tokenizer(titles[0], return_tensors="pt").input_ids
+    with torch.inference_mode():
+        hidden = merged(tokens, output_hidden_states=True).hidden_states[-1][0, -1]
+    (embedding,) = engine("embed", "embed", tiny_teacher.teacher, titles[:1], lora=directory)
+    torch.testing.assert_close(embedding, hidden, atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize(("rank", "room"), [({"r": 3}, 8), ({"r": 8, "rank_pattern": {"q_proj": 40}}, 64)])
+def test_the_adapters_largest_rank_is_made_room_for(tmp_path, rank, room):
+    (tmp_path / "adapter_config.json").write_text(json.dumps(rank))
+    assert lora_rank(tmp_path) == room
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"r": 513}'])
+def test_an_adapter_that_is_none_is_refused(tmp_path, text):
+    with pytest.raises(StaleInputError, match="holds no LoRA adapter"):
+        lora_rank(tmp_path)
+    (tmp_path / "adapter_config.json").write_text(text)
+    with pytest.raises(ModelError):
+        lora_rank(tmp_path)
+
+
 def test_a_damaged_model_is_one_line(tiny_teacher, tmp_path, ray_local):
     import shutil
-
-    from cluster.errors import ModelError
-    from teacher_infer.actors import embed_texts
 
     shutil.copytree(tiny_teacher.teacher, tmp_path / "broken")
     weights = tmp_path / "broken" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:100])
-    with pytest.raises(ModelError, match="vLLM cannot load") as caught:
-        embed_texts(tmp_path / "broken", ["a"], TeachConfig())
-    assert "\n" not in str(caught.value)
+    with pytest.raises(ray.exceptions.RayTaskError) as caught:
+        engine("embed", "embed", tmp_path / "broken", ["a"])
+    assert isinstance(caught.value.cause, ModelError)
+    assert str(caught.value.cause).startswith("vLLM cannot load")
+    assert "\n" not in str(caught.value.cause)
 
 
 def test_a_causal_model_is_told_from_a_text_embedding_model(tiny_teacher, tiny_dataset):
@@ -67,4 +150,4 @@ def test_a_causal_model_is_told_from_a_text_embedding_model(tiny_teacher, tiny_d
     from teacher_infer.locate import locate_teacher
 
     assert is_causal(tiny_teacher.teacher)
-    assert not is_causal(locate_teacher("minilm", "embed", tiny_dataset, read_manifest(tiny_dataset)))
+    assert not is_causal(locate_teacher("minilm", "embed", tiny_dataset, read_manifest(tiny_dataset)).model)

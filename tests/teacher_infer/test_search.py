@@ -1,0 +1,193 @@
+"""Search on a real engine, against exhaustive scoring with transformers."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import pytest
+import ray
+import torch
+
+from teacher_infer.config import VllmConfig
+from teacher_infer.prompts import prompt, response
+from teacher_infer.search import Found
+from tests.teacher_fixtures import TITLES
+
+pytestmark = pytest.mark.engine
+# Two titles borne twice, one that begins another, one longer than a leap.
+CATALOGUE = [*TITLES, "Red Castle", "Blue", "Green Island", "A very long title of many words that nobody chose"]
+HISTORIES = [[TITLES[at] for at in history] for history in ((0, 1, 2), (5,), (20, 21, 22, 23, 0), (9, 10), (3,))]
+TARGETS = [3, 6, 1, 27, 24]
+
+
+@pytest.fixture(scope="module")
+def exact(tiny_teacher) -> list[list[tuple[float, int]]]:
+    """Log-probability and token count of every title after every history."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = AutoModelForCausalLM.from_pretrained(tiny_teacher.teacher, dtype=torch.float32).eval()
+    tokenizer = AutoTokenizer.from_pretrained(tiny_teacher.teacher)
+    answers = [
+        [*tokenizer(response(title), add_special_tokens=False).input_ids, tokenizer.eos_token_id] for title in CATALOGUE
+    ]
+    table = []
+    for history in HISTORIES:
+        before = tokenizer(prompt(history)).input_ids
+        table.append([])
+        for answer in answers:
+            tokens = torch.tensor([before + answer])
+            with torch.inference_mode():
+                logprobs = model(tokens).logits[0, len(before) - 1 : -1].double().log_softmax(-1)
+            total = logprobs.gather(1, tokens[0, len(before) :, None]).sum().item()
+            table[-1].append((total, len(answer)))
+    return table
+
+
+class Engine(NamedTuple):
+    """An engine of its own process, as in the product."""
+
+    actor: Any
+
+    def search(self, rows: Sequence[int] = range(len(HISTORIES)), **options: Any) -> list[Found]:
+        given = {name: [value[row] for row in rows] for name, value in options.items() if isinstance(value, list)}
+        histories = [HISTORIES[row] for row in rows]
+        return ray.get(self.actor.search.remote(histories, **(options | given)))
+
+
+@pytest.fixture(scope="module")
+def engine(tiny_teacher) -> Iterator[Engine]:
+    @ray.remote(num_cpus=1)
+    class Holder:
+        def __init__(self) -> None:
+            from teacher_infer.engine import VllmEngine
+            from teacher_infer.trie import TitleTrie
+
+            # Two blocks more than one row needs: rows take turns.
+            self.engine = VllmEngine(tiny_teacher.teacher, "generate", VllmConfig(max_num_seqs=8))
+            self.trie = TitleTrie(self.engine.title_tokens(CATALOGUE))
+
+        def search(self, histories: list[list[str]], **options: Any) -> list[Found]:
+            from teacher_infer.search import search
+
+            return search(self.engine, histories, self.trie, **options)
+
+        def generate(self, histories: list[list[str]], beams: int) -> list[Any]:
+            return self.engine.generate(histories, 24, beams)
+
+    holder = Holder.remote()
+    yield Engine(holder)
+    ray.kill(holder)
+
+
+def ranking(scores: dict[int, float]) -> list[int]:
+    """Items by score; those of one title, whose scores are the same, by index."""
+    return sorted(scores, key=lambda item: (-round(scores[item], 4), item))
+
+
+def check(found: Found, exact_row: list[tuple[float, int]], normalise: bool = False, kept: set[int] | None = None):
+    scores = {
+        item: total / length if normalise else total
+        for item, (total, length) in enumerate(exact_row)
+        if kept is None or item in kept
+    }
+    assert found.items == ranking(scores)[: len(found.items)]
+    assert found.logprobs == pytest.approx([scores[item] for item in found.items], abs=1e-4)
+
+
+@pytest.mark.parametrize("normalise", [False, True])
+def test_without_beams_every_title_has_its_own_log_probability(engine, exact, normalise):
+    for found, row in zip(engine.search(k=99, beams=None, normalise=normalise), exact, strict=True):
+        assert len(found.items) == len(CATALOGUE)
+        check(found, row, normalise)
+
+
+@pytest.mark.parametrize("normalise", [False, True])
+def test_without_beams_a_short_list_is_the_best_of_all(engine, exact, normalise):
+    part = engine.search(k=5, beams=None, normalise=normalise)
+    whole = engine.search(k=99, beams=None, normalise=normalise)
+    for found, all_found, row in zip(part, whole, exact, strict=True):
+        assert len(found.items) == 5
+        check(found, row, normalise)
+        assert found.tokens < all_found.tokens
+
+
+def test_a_beam_finds_the_best_with_exact_log_probabilities(engine, exact):
+    for found, row in zip(engine.search(k=6, beams=10), exact, strict=True):
+        assert len(set(found.items)) == 6
+        check(found, row)
+
+
+@pytest.mark.parametrize("normalise", [False, True])
+def test_a_narrow_beam_goes_on_until_the_certain_places_are(engine, exact, normalise):
+    for found, row in zip(engine.search(k=6, beams=1, certain=3, normalise=normalise), exact, strict=True):
+        assert len(found.items) == 6
+        check(found._replace(items=found.items[:3], logprobs=found.logprobs[:3]), row, normalise)
+
+
+def test_a_narrow_beam_widens_until_the_list_is_full(engine, exact):
+    for found, row in zip(engine.search(k=len(CATALOGUE), beams=1), exact, strict=True):
+        check(found, row)
+        assert len(found.items) == len(CATALOGUE)
+
+
+@pytest.mark.parametrize("beams", [10, None])
+def test_excluded_items_are_left_out(engine, exact, beams):
+    excluded = [[at for at in range(len(CATALOGUE)) if at % 5 != row] for row in range(len(HISTORIES))]
+    for row, found in enumerate(engine.search(k=9, beams=beams, excluded=excluded)):
+        kept = set(range(len(CATALOGUE))) - set(excluded[row])
+        assert set(found.items) == kept
+        check(found, exact[row], kept=kept)
+
+
+def test_all_items_excluded_is_an_empty_list(engine):
+    for found in engine.search(k=9, beams=3, excluded=[list(range(len(CATALOGUE)))] * len(HISTORIES)):
+        assert (found.items, found.logprobs) == ([], [])
+
+
+def test_candidates_are_ranked_among_themselves(engine, exact):
+    candidates = [[1, 24, 0, 25, 26], [9], [2, 3, 4], [27, 26], [24]]
+    for row, found in enumerate(engine.search(k=9, beams=None, candidates=candidates, excluded=[[1]] * 5)):
+        kept = set(candidates[row]) - {1}
+        assert set(found.items) == kept
+        check(found, exact[row], kept=kept)
+
+
+@pytest.mark.parametrize("normalise", [False, True])
+def test_the_target_has_its_log_probability_ranked_or_not(engine, exact, normalise):
+    rows = engine.search(k=1, beams=2, targets=TARGETS, normalise=normalise)
+    assert any(target not in found.items for found, target in zip(rows, TARGETS, strict=True))
+    for found, target, row in zip(rows, TARGETS, exact, strict=True):
+        total, length = row[target]
+        assert found.target_logprob == pytest.approx(total / length if normalise else total, abs=1e-4)
+
+
+def test_the_same_rows_give_the_same_bits_whatever_came_before(engine):
+    first = engine.search(k=10, beams=4, targets=TARGETS)
+    engine.search([4, 2], k=20, beams=None)
+    assert engine.search(k=10, beams=4, targets=TARGETS) == first
+
+
+def test_neighbours_in_the_batch_change_no_rank(engine):
+    together = engine.search(k=10, beams=4)
+    for row, found in enumerate(together):
+        (alone,) = engine.search([row], k=10, beams=4)
+        assert alone.items == found.items
+        assert alone.logprobs == pytest.approx(found.logprobs, abs=1e-5)
+
+
+def test_prompts_are_read_from_the_cache(engine):
+    for found in engine.search([2], k=10, beams=10):
+        assert 0 < found.cached < found.tokens
+
+
+def test_an_unconstrained_beam_generates_what_transformers_generates(engine, tiny_teacher):
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = AutoModelForCausalLM.from_pretrained(tiny_teacher.teacher, dtype=torch.float32).eval()
+    tokenizer = AutoTokenizer.from_pretrained(tiny_teacher.teacher)
+    generated = ray.get(engine.actor.generate.remote(HISTORIES[:3], 4))
+    for history, answer in zip(HISTORIES, generated, strict=False):
+        inputs = tokenizer(prompt(history), return_tensors="pt").input_ids
+        output = model.generate(inputs, max_new_tokens=24, num_beams=4, do_sample=False)[0, inputs.shape[1] :]
+        assert answer.text == tokenizer.decode(output, skip_special_tokens=True)
+        assert answer.prompt_tokens == inputs.shape[1]
+        assert answer.new_tokens > 1
