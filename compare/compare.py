@@ -16,6 +16,7 @@ from compare.config import CompareConfig
 from compare.report import write_report
 from compare.runs import Result, Run, done, plan, save, train_one
 from student_train.config import TrainConfig
+from student_train.transitions import transition_metrics
 
 RUNS_FOLDER = "runs"
 VERB = "compare"
@@ -54,7 +55,8 @@ def compare(config: CompareConfig) -> Path:
                     record.log_metrics(result.metrics)
                     record.finish()
         labels = read_manifest(config.train.labels, "teach") if config.train.labels else None
-        written, summary = write_report(config.output, {run: results[run] for run in runs}, labels)
+        transitions = transition_metrics(config.train, read_manifest(config.train.dataset).counts["items"])
+        written, summary = write_report(config.output, {run: results[run] for run in runs}, labels, transitions)
         parent.log_artifacts(written)
     write_manifest(Draft(config.output, {"trainings": len(runs)}), verb=VERB, config=config, inputs=inputs)
     print(f"{summary}\n\n{config.output}: {', '.join(path.name for path in written)}")

@@ -25,8 +25,17 @@ Cells = dict[tuple[str, str], list[Result]]
 """Results of all seeds by student and strategy, in the order of the comparison."""
 
 
-def write_report(directory: Path, results: Mapping[Run, Result], labels: Manifest | None) -> tuple[list[Path], str]:
-    """Write ``results.csv``, ``report.md`` and the pictures; return their paths and the table as text."""
+def write_report(
+    directory: Path, results: Mapping[Run, Result], labels: Manifest | None, transitions: Mapping[str, float]
+) -> tuple[list[Path], str]:
+    """Write ``results.csv``, ``report.md`` and the pictures; return their paths and the table as text.
+
+    Args:
+        directory: where to.
+        results: of every training.
+        labels: the teacher's manifest, with its own metrics.
+        transitions: test metrics of counted item transitions.
+    """
     students = list(dict.fromkeys(run.student for run in results))
     ordered = sorted(results, key=lambda run: students.index(run.student))
     cells: Cells = defaultdict(list)
@@ -36,7 +45,7 @@ def write_report(directory: Path, results: Mapping[Run, Result], labels: Manifes
     table = _table(cells)
     first = next(iter(results)).config
     how = protocol(first.filter_history, read_manifest(first.dataset, "prepare").config)
-    teacher = _teacher(labels)
+    teacher = _teacher(labels) + _figures("Item transitions, counted", transitions)
     (directory / REPORT_FILE).write_text(
         f"Test set, {how}; selection on validation NDCG@20; mean ± standard deviation over seeds.\n{teacher}\n"
         f"{_markdown(table)}\n",
@@ -90,8 +99,12 @@ def _cell(values: Sequence[float], digits: int) -> str:
 def _teacher(labels: Manifest | None) -> str:
     if labels is None or "test_hr@20" not in labels.metrics:
         return ""
-    figures = f"HR@20 {labels.metrics['test_hr@20']:.4f}, NDCG@20 {labels.metrics['test_ndcg@20']:.4f}"
-    return f"Teacher {Path(labels.config['teacher']).name} ({labels.config['ranking']}): {figures}.\n"
+    figures = {name: labels.metrics[f"test_{name}"] for name in ("hr@20", "ndcg@20")}
+    return _figures(f"Teacher {Path(labels.config['teacher']).name} ({labels.config['ranking']})", figures)
+
+
+def _figures(who: str, metrics: Mapping[str, float]) -> str:
+    return f"{who}: HR@20 {metrics['hr@20']:.4f}, NDCG@20 {metrics['ndcg@20']:.4f}.\n"
 
 
 def _markdown(table: Sequence[Sequence[str]]) -> str:

@@ -3,7 +3,9 @@
 import torch
 from torch import Tensor, nn
 
-from student_train.rows import Rows
+from student_train.config import TrainConfig
+from student_train.evaluation import evaluate, metric_means
+from student_train.rows import Rows, read_rows
 
 DECAY = 0.5
 
@@ -38,3 +40,10 @@ class Transitions(nn.Module):
         step = self.start[history_BL].flatten()[place] + within
         values = weight_BL.flatten()[place] * self.share[step]
         return scores_BN.index_put_((place // length, self.item[step]), values, accumulate=True)
+
+
+def transition_metrics(config: TrainConfig, n_items: int) -> dict[str, float]:
+    """Test metrics of transitions counted in the train rows of ``config.dataset``: what a student has to beat."""
+    train, test = (read_rows(config.dataset, split, config.shape.history, n_items) for split in ("train", "test"))
+    sums = evaluate(Transitions(train, n_items), test, torch.device("cpu"), config.filter_history)
+    return metric_means(sums)

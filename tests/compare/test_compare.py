@@ -1,6 +1,7 @@
 """A whole comparison on Ray, stopped and gone on with."""
 
 import csv
+import re
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,7 @@ def test_a_comparison_goes_on_where_it_was_stopped(
     assert list(rows[0])[6:] == [*(name.upper() for name in RANKING), "epochs", "seconds"]
     report = (settings.output / "report.md").read_text()
     assert "OVERLAP@20" in report
+    assert re.search(r"Item transitions, counted: HR@20 0\.\d+, NDCG@20 0\.\d+", report)
     assert "soft without ranking" in report
     for picture in ("gains.png", "overlap.png", "ablation.png"):
         assert (settings.output / picture).stat().st_size > 5000
