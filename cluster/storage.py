@@ -134,14 +134,22 @@ def check_made_from(path: Path, manifest: Manifest, name: str, expected: Path, e
 
 
 def fingerprint(path: Path) -> str:
-    """SHA-256 over the names and contents of all files under ``path`` (or of one file), manifest excepted."""
-    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file() and p.name != MANIFEST_FILE)
+    """SHA-256 over the names and contents of all files under ``path`` (or of one file).
+
+    The manifest and hidden files are left out: they say how the others came about.
+    """
+    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file() and _counts(p, path))
     total = hashlib.sha256()
     for file in files:
         with file.open("rb") as stream:
             content = hashlib.file_digest(stream, "sha256").hexdigest()
         total.update(f"{file.relative_to(path)}\0{content}\n".encode())
     return total.hexdigest()
+
+
+def _counts(file: Path, root: Path) -> bool:
+    parts = file.relative_to(root).parts
+    return file.name != MANIFEST_FILE and not any(part.startswith(".") for part in parts)
 
 
 def _rename_into_place(aside: Path, path: Path) -> None:

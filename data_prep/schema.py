@@ -10,7 +10,9 @@ A data set directory (verb ``prepare``)::
 A label directory (verb ``teach``)::
 
     labels/{train,validation,test}/part-*.parquet    one row per sequence row, keyed by row_id (LABELS)
+    failures/{train,validation,test}/part-*.parquet  rows that could not be labelled, if any (FAILURES)
     item_embeddings.safetensors                      tensor ``embeddings`` [N, E], float32, in item_index order
+    job.json                                         fingerprints and settings that the labels depend on
     manifest.json                                    ``inputs`` names the data set and the teacher
 
 A student directory (verb ``train``)::
@@ -29,8 +31,9 @@ import pyarrow as pa
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 
-ScoreKind = Literal["distance", "cosine"]
-"""Meaning of teacher scores: ``distance`` is L2, smaller is better; ``cosine`` lies in [-1, 1], larger is better."""
+ScoreKind = Literal["distance", "cosine", "logprob"]
+"""Meaning of teacher scores: ``distance`` is L2, smaller is better; ``cosine`` lies in [-1, 1], larger is better;
+``logprob`` is the natural logarithm of a title's probability after the prompt, larger is better."""
 
 ITEMS_FILE = "items.parquet"
 EMBEDDINGS_FILE = "item_embeddings.safetensors"
@@ -64,7 +67,13 @@ LABELS = pa.schema(
         pa.field("items", pa.list_(pa.int32()), nullable=False),  # the teacher's top K item indices, best first
         pa.field("scores", pa.list_(pa.float32()), nullable=False),  # of those items
         pa.field("target_score", pa.float32(), nullable=False),  # of the true item, same meaning as scores
-        pa.field("text", pa.string()),  # generated title; null for embedding teachers
+        pa.field("text", pa.string()),  # generated title; null where the teacher generates none
+    ]
+)
+FAILURES = pa.schema(
+    [
+        pa.field("row_id", pa.int64(), nullable=False),
+        pa.field("error", pa.string(), nullable=False),  # one line
     ]
 )
 SCORE_KIND_KEY = b"score_kind"
@@ -83,6 +92,21 @@ def sequence_files(dataset: Path, split: Split) -> list[Path]:
 def label_files(labels: Path, split: Split) -> list[Path]:
     """Shards of one split's labels, in order."""
     return sorted((labels / "labels" / split).glob("part-*.parquet"))
+
+
+def failure_files(labels: Path, split: Split) -> list[Path]:
+    """Shards with rows of one split that could not be labelled, in order."""
+    return sorted((labels / "failures" / split).glob("part-*.parquet"))
+
+
+def label_file(labels: Path, split: Split, number: int) -> Path:
+    """Shard ``number`` of one split's labels."""
+    return labels / "labels" / split / shard_name(number)
+
+
+def failure_file(labels: Path, split: Split, number: int) -> Path:
+    """The rows that are missing in the label shard of the same number."""
+    return labels / "failures" / split / shard_name(number)
 
 
 def shard_name(index: int) -> str:

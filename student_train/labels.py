@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from cluster.errors import StaleInputError
-from data_prep.schema import SCORE_KIND_KEY, ScoreKind, Split, label_files
+from data_prep.schema import SCORE_KIND_KEY, ScoreKind, Split, failure_files, label_files
+from data_prep.scores import distances, sign
 from student_train.distillation.importance import confidence
 from student_train.rows import Taught, column_tensor
 
@@ -60,12 +61,14 @@ def read_labels(row_id_B: Tensor, labels: Path, split: Split, top_k: int) -> Tau
     )
 
 
-def distances(scores: Tensor, kind: ScoreKind) -> Tensor:
-    """Teacher scores as L2 distances; a cosine is that of unit vectors."""
-    return scores if kind == "distance" else (2 - 2 * scores).clamp(min=0).sqrt()
+def failed_rows(labels: Path, split: Split) -> Tensor:
+    """Ids of the rows that the teacher could not label, and the verb ``teach`` accepted so."""
+    files = [str(file) for file in failure_files(labels, split)]
+    if not files:
+        return torch.empty(0, dtype=torch.int64)
+    return column_tensor(ds.dataset(files, format="parquet").to_table(columns=["row_id"])["row_id"])
 
 
 def standard_logits(scores: Tensor, kind: ScoreKind, every_score_S: Tensor) -> Tensor:
     """Teacher scores with larger ones better, in standard deviations of its score of the true item over all rows."""
-    sign = -1 if kind == "distance" else 1
-    return sign * scores / every_score_S.std(correction=0).clamp(min=1e-12)
+    return sign(kind) * scores / every_score_S.std(correction=0).clamp(min=1e-12)

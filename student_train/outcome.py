@@ -15,7 +15,7 @@ from student_train.assessment import TOP, Catalogue, assess
 from student_train.config import TrainConfig
 from student_train.evaluation import scored
 from student_train.exported import export_student
-from student_train.labels import read_labels
+from student_train.labels import failed_rows, read_labels
 from student_train.loop import Materials, Progress
 from student_train.rows import Rows, read_rows
 from student_train.student import Student
@@ -62,11 +62,11 @@ def rank_all(student: Student, rows: Rows, device: torch.device) -> None:
 
 
 def _test_rows(config: TrainConfig, materials: Materials, padding: int) -> Rows:
-    """Test rows, with the teacher's lists where the labels have them."""
+    """Test rows, with the teacher's lists if the labels have one for each."""
     rows = read_rows(config.dataset, "test", config.shape.history, padding, materials.rank, materials.world_size)
     if config.labels is not None:
         stored = read_manifest(config.labels, "teach").config
-        if "test" in stored["splits"]:
+        if "test" in stored["splits"] and not len(failed_rows(config.labels, "test")):
             rows.teacher = read_labels(rows.row_id, config.labels, "test", min(TOP, stored["top_k"]))
     return rows
 

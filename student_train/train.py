@@ -18,7 +18,7 @@ from cluster.workers import Payload, last_checkpoint, run_workers
 from data_prep.schema import EMBEDDINGS_FILE, EMBEDDINGS_TENSOR, ITEMS_FILE
 from student_train.config import DistillationConfig, TrainConfig
 from student_train.evaluation import protocol
-from student_train.labels import read_labels
+from student_train.labels import failed_rows, read_labels
 from student_train.learner import check_sides
 from student_train.loop import Materials, Progress, fit
 from student_train.outcome import RESULT_FILE, measure, progress_line, write_student
@@ -117,6 +117,7 @@ def load_materials(config: TrainConfig, rank: int = 0, world_size: int = 1) -> M
     embeddings, teacher_ndcg = None, {}
     if config.labels is not None:
         teacher_ndcg = _own_ndcg(read_manifest(config.labels, "teach").metrics)
+        rows = rows.take(torch.isin(rows.row_id, failed_rows(config.labels, "train"), invert=True))
         rows.teacher = read_labels(rows.row_id, config.labels, "train", config.distillation.top_k)
         if (config.labels / EMBEDDINGS_FILE).is_file():
             embeddings = load_file(config.labels / EMBEDDINGS_FILE)[EMBEDDINGS_TENSOR]

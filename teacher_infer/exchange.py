@@ -16,8 +16,8 @@ from data_prep.official import Official, OfficialRows, read_official, write_data
 from data_prep.reading import read_titles
 from data_prep.schema import EMBEDDINGS_FILE, EMBEDDINGS_TENSOR, SPLITS, labels_schema, shard_name
 from teacher_infer.exchange_config import ExportConfig, ImportConfig, ImportedLabels
-from teacher_infer.labels import NOT_FOUND, Score
 from teacher_infer.official import OfficialLabels, read_labels, write_labels
+from teacher_infer.tally import Tally, list_gains
 
 TITLES_FILE = "titles.csv"
 
@@ -124,6 +124,7 @@ def _write_labels(rows: OfficialRows, labels: OfficialLabels, directory: Draft, 
     table = pa.table(columns, schema=labels_schema("distance"))
     for number, start in enumerate(range(0, len(table), rows_per_shard)):
         pq.write_table(table.slice(start, rows_per_shard), folder / shard_name(number))
-    score = Score([torch.from_numpy(np.where(found.any(1), place + 1, NOT_FOUND))])
+    gains = list_gains(torch.from_numpy(labels.items), torch.from_numpy(rows.target))
+    tally = Tally(rows=len(table), gains=gains)
     directory.counts |= {"train": len(table), "items": len(labels.embeddings)}
-    directory.metrics |= {f"train_{name}": value for name, value in score.metrics(labels.items.shape[1]).items()}
+    directory.metrics |= {f"train_{name}": value for name, value in tally.metrics(labels.items.shape[1]).items()}

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from cluster.errors import DataError, StaleInputError
-from data_prep.schema import SCORE_KIND_KEY, label_files
+from data_prep.schema import SCORE_KIND_KEY, ScoreKind, label_files
+from data_prep.scores import distances
 
 EMBEDDINGS, RANKING, DISTANCES = "all_embeddings.pt", "myrank_train.txt", "confidence_train.txt"
 
@@ -67,9 +68,8 @@ def write_labels(labels: Path, embeddings: Tensor, directory: Path) -> None:
     if not files:
         raise StaleInputError(f"{labels} holds no labels of train rows: run `dllm2rec teach --splits train …`")
     table = pa.concat_tables(pq.read_table(file) for file in files).sort_by("row_id")
-    scores = np.array(table["scores"].to_pylist(), dtype=np.float32)
-    if table.schema.metadata[SCORE_KIND_KEY] == b"cosine":
-        scores = np.sqrt(np.clip(2 - 2 * scores, 0, None))
+    kind: ScoreKind = table.schema.metadata[SCORE_KIND_KEY].decode()
+    scores = distances(torch.tensor(table["scores"].to_pylist(), dtype=torch.float32), kind).numpy()
     np.savetxt(directory / RANKING, np.array(table["items"].to_pylist(), dtype=np.int64), fmt="%d")
     np.savetxt(directory / DISTANCES, scores, fmt="%.9g")
     torch.save(embeddings, directory / EMBEDDINGS)

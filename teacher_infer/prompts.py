@@ -29,6 +29,11 @@ def embedded(title: str) -> str:
     return title
 
 
+def history_text(titles: Sequence[str]) -> str:
+    """The text whose embedding stands for a history, newest title first: embedding models weigh what comes first."""
+    return SEPARATOR.join(f" {title}" for title in reversed(titles)).strip()
+
+
 def title_of(text: str) -> str:
     """The title inside a generated response; the whole first line where the quotes are missing."""
     line = text.strip().split("\n", 1)[0].removeprefix(QUOTE)

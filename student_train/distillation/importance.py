@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from data_prep.schema import ScoreKind
+from data_prep.scores import sign
 from student_train.config import DistillationConfig
 
 
@@ -16,16 +17,15 @@ def confidence(target_score_B: Tensor, kind: ScoreKind, every_score_S: Tensor) -
 
     Args:
         target_score_B: the teacher's score of the true item in some train rows.
-        kind: meaning of the scores; of a cosine, larger is better.
+        kind: meaning of the scores.
         every_score_S: the same over all train rows, where the confidences have mean 1.
 
     Returns:
         Confidences [B].
     """
-    sign = -1 if kind == "distance" else 1
     deviation = every_score_S.std(correction=0).clamp(min=1e-12)
-    mean = torch.exp(sign * (every_score_S - every_score_S.mean()) / deviation).mean()
-    return torch.exp(sign * (target_score_B - every_score_S.mean()) / deviation) / mean
+    mean = torch.exp(sign(kind) * (every_score_S - every_score_S.mean()) / deviation).mean()
+    return torch.exp(sign(kind) * (target_score_B - every_score_S.mean()) / deviation) / mean
 
 
 def position_weights(top_k: int, beta: float) -> Tensor:

@@ -33,7 +33,7 @@ def labelled(tiny_teacher, ranking, output, **options):
         teacher=str(options.pop("teacher", tiny_teacher.teacher)),
         ranking=ranking,
         top_k=TOP_K,
-        batch_size=32,
+        rows_per_shard=16,
         output=output,
         **options,
     )
@@ -137,6 +137,58 @@ def test_embed_ranks_by_cosine_to_the_recency_weighted_mean(tiny_teacher, embedd
 
 
 @pytest.mark.engine
+def test_beam_lists_the_titles_that_scoring_every_one_finds(tiny_teacher, tmp_path):
+    beam = labelled(tiny_teacher, "beam", tmp_path / "beam", beams=len(TITLES), splits=("test",))
+    score = labelled(tiny_teacher, "score", tmp_path / "score", splits=("test",))
+    listed, scored = (joined(tiny_teacher.dataset, labels, "test") for labels in (beam, score))
+    for one, other in zip(listed, scored, strict=True):
+        assert one["items"] == other["items"]
+        assert one["scores"] == pytest.approx(other["scores"], abs=1e-4)
+        assert one["scores"] == sorted(one["scores"], reverse=True)
+        assert one["text"] == TITLES[one["items"][0]]
+        if one["target"] in one["items"]:
+            assert one["target_score"] == one["scores"][one["items"].index(one["target"])]
+        else:
+            assert one["target_score"] <= one["scores"][-1]
+    assert pq.read_schema(label_files(beam, "test")[0]).metadata[SCORE_KIND_KEY] == b"logprob"
+    assert read_manifest(beam).metrics["test_hr@1"] > 0.4
+
+
+@pytest.mark.engine
+def test_score_chooses_among_the_candidates_of_another_teacher(tiny_teacher, embedded, tmp_path):
+    score = labelled(tiny_teacher, "score", tmp_path / "score", splits=("test",), candidates=embedded)
+    for one, other in zip(
+        joined(tiny_teacher.dataset, score, "test"), joined(tiny_teacher.dataset, embedded, "test"), strict=True
+    ):
+        assert set(one["items"]) == set(other["items"])
+    with pytest.raises(ConfigError, match=r"--top-k 11 asks for more than the 10 candidates"):
+        teach(
+            TeachConfig(
+                dataset=tiny_teacher.dataset,
+                teacher=str(tiny_teacher.teacher),
+                ranking="score",
+                candidates=embedded,
+                top_k=11,
+                output=tmp_path / "more",
+            )
+        )
+
+
+@pytest.mark.engine
+def test_a_history_may_be_one_text(tiny_teacher, tmp_path):
+    labels = labelled(tiny_teacher, "embed", tmp_path / "text", teacher="minilm", history="text", splits=("test",))
+    rows = joined(tiny_teacher.dataset, labels, "test")
+    single = [row for row in rows if len(row["history"]) == 1]
+    assert single
+    assert all(not set(row["items"]) & set(row["history"]) for row in rows)
+    whole = labelled(tiny_teacher, "embed", tmp_path / "mean", teacher="minilm", splits=("test",))
+    by_mean = {row["row_id"]: row for row in joined(tiny_teacher.dataset, whole, "test")}
+    for row in single:
+        # The text of one title is that title.
+        assert row["scores"] == pytest.approx(by_mean[row["row_id"]]["scores"], abs=1e-3)
+
+
+@pytest.mark.engine
 def test_same_teacher_same_labels(tiny_teacher, grounded, tmp_path):
     again = labelled(tiny_teacher, "ground", tmp_path / "again")
     assert read_manifest(again).fingerprint == read_manifest(grounded).fingerprint
@@ -169,4 +221,4 @@ def test_a_missing_data_set_is_refused(tmp_path):
 def test_an_output_that_holds_something_else_is_refused(tiny_dataset, tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(OutputError):
-        teach(TeachConfig(dataset=tiny_dataset, teacher="minilm", ranking="embed", output=tmp_path))
+        teach(TeachConfig(dataset=tiny_dataset, teacher="minilm", ranking="embed", top_k=5, output=tmp_path))

@@ -1,30 +1,10 @@
-import math
-
-import pytest
 import torch
 
-from teacher_infer.labels import NOT_FOUND, Score
-from teacher_infer.teachers import whitened
+from teacher_infer.whitening import whitening
 
 
-def test_metrics_of_known_ranks():
-    score = Score(ranks=[torch.tensor([1, 4]), torch.tensor([10, NOT_FOUND])])
-    metrics = score.metrics(20)
-    assert metrics["hr@1"] == 0.25
-    assert metrics["hr@5"] == 0.5
-    assert metrics["hr@10"] == metrics["hr@20"] == 0.75
-    assert metrics["ndcg@5"] == pytest.approx((1 + 1 / math.log2(5)) / 4)
-    assert metrics["ndcg@20"] == pytest.approx((1 + 1 / math.log2(5) + 1 / math.log2(11)) / 4)
-
-
-def test_cutoffs_beyond_the_list_are_left_out():
-    assert set(Score(ranks=[torch.tensor([1])]).metrics(10)) == {
-        f"{m}@{k}" for m in ("hr", "ndcg", "mrr") for k in (1, 5, 10)
-    }
-
-
-def test_a_split_without_rows_has_no_metrics():
-    assert Score(ranks=[torch.tensor([], dtype=torch.long)]).metrics(20) == {}
+def whitened(embeddings, power):
+    return whitening(embeddings, power)(embeddings)
 
 
 def test_whitening_evens_out_the_principal_components():
@@ -44,3 +24,9 @@ def test_whitening_leaves_directions_empty_that_the_data_do_not_have():
     assert (white.std(0) > 1e-3).sum() == 2
     assert white.isfinite().all()
     assert white.is_contiguous()
+
+
+def test_other_texts_go_through_the_same_map():
+    embeddings = torch.randn(30, 4)
+    change = whitening(embeddings, 0.5)
+    torch.testing.assert_close(change(embeddings[3:5]), change(embeddings)[3:5])

@@ -1,0 +1,48 @@
+"""One labelling job as its actors know it, and the engines that an actor opens."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from teacher_infer.config import TeachConfig
+from teacher_infer.engine import Task, VllmEngine
+from teacher_infer.store import LabelStore
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to label with what."""
+
+    config: TeachConfig
+    """With absolute paths and every default filled in."""
+    model: Path
+
+    @property
+    def store(self) -> LabelStore:
+        """Where the labels go."""
+        return LabelStore(self.config.output)
+
+
+class Engines:
+    """The engines of one actor, each opened when it is first needed and then kept."""
+
+    def __init__(self, job: Job, share: int) -> None:
+        """``share``: engines that may come to live in this actor; they share its GPU."""
+        self._job, self._share = job, share
+        self._open: dict[Task, VllmEngine] = {}
+
+    def __call__(self, task: Task) -> VllmEngine:
+        """The engine for a task.
+
+        Raises:
+            ModelError: vLLM cannot load the model.
+        """
+        if task not in self._open:
+            engine = self._job.config.engine
+            torch.set_num_threads(max(1, int(engine.cpus)))
+            room = engine.gpu_memory_utilization / self._share
+            self._open[task] = VllmEngine(
+                self._job.model, task, engine.model_copy(update={"gpu_memory_utilization": room})
+            )
+        return self._open[task]

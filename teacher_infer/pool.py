@@ -1,0 +1,87 @@
+"""A pool of Ray Data actors, each with engines of its own, at work on numbered pieces of a job."""
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
+
+import ray
+from ray.data import ActorPoolStrategy
+from ray.exceptions import GetTimeoutError
+
+from cluster.errors import ConfigError, ModelError, UserError
+from cluster.resources import check_resources
+from teacher_infer.config import TeachConfig
+from teacher_infer.job import Job
+
+PIECE, RESULT, FAILURE = "piece", "result", "failure"
+
+
+class Work(Protocol):
+    """What an actor does with one piece; made in the actor from the job."""
+
+    def __init__(self, job: Job) -> None: ...
+
+    def do(self, piece: Any) -> dict[str, Any]:  # noqa: ANN401  # what JSON holds
+        """Do it, leave the result where it belongs, and say in short what was done."""
+        ...
+
+
+class Actor:
+    """Does pieces of JSON one at a time; mistakes of the user come back as values, Ray would wrap them in pages."""
+
+    def __init__(self, work: type[Work], job: Job) -> None:
+        self._work = work(job)
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """One piece in, one result out."""
+        try:
+            results = [json.dumps(self._work.do(json.loads(piece))) for piece in batch[PIECE]]
+        except UserError as error:
+            return {RESULT: [""], FAILURE: [str(error)]}
+        return {RESULT: results, FAILURE: [""] * len(results)}
+
+
+def work_through(work: type[Work], job: Job, pieces: Sequence[Any]) -> Iterator[dict[str, Any]]:
+    """Do every piece, as many at a time as the pool has actors; results come as they are ready.
+
+    A piece whose actor or process dies is done again by another.
+
+    Raises:
+        ConfigError: the cluster is too small for the engines, or has no room for them within ``placement_timeout``.
+        ModelError: what an actor raised as the user's mistake.
+    """
+    config = job.config
+    each = _resources(config)
+    asked = {name: amount * config.workers for name, amount in each.items()}
+    if not config.engine.autoscale:
+        check_resources(f"{config.workers} vLLM workers", asked, "lower --workers")
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.wait_for_min_actors_s = config.placement_timeout
+    done = ray.data.from_items([{PIECE: json.dumps(piece)} for piece in pieces], override_num_blocks=len(pieces))
+    done = done.map_batches(
+        Actor,
+        fn_constructor_kwargs={"work": work, "job": job},
+        batch_size=1,
+        compute=ActorPoolStrategy(min_size=config.workers, max_size=max(config.workers, config.max_workers or 0)),
+        num_cpus=each["CPU"],
+        num_gpus=each["GPU"],
+    )
+    try:
+        for row in done.iter_rows():
+            if row[FAILURE]:
+                raise ModelError(row[FAILURE])
+            yield json.loads(row[RESULT])
+    except GetTimeoutError as error:
+        free = ray.available_resources()
+        wanted = ", ".join(f"{amount:g} {name}" for name, amount in asked.items() if amount)
+        have = ", ".join(f"{free.get(name, 0):g} {name}" for name, amount in asked.items() if amount)
+        raise ConfigError(
+            f"{config.workers} vLLM workers found no room within {config.placement_timeout:g} s: they ask for "
+            f"{wanted}, free are {have}: wait for other jobs, lower --workers or raise --placement-timeout"
+        ) from error
+
+
+def _resources(config: TeachConfig) -> dict[str, float]:
+    """What one actor takes."""
+    return {"CPU": config.engine.cpus, "GPU": config.engine.gpus}

@@ -1,0 +1,93 @@
+"""``ground``: generate a title, embed it, rank the catalogue by L2 distance (BIGRec, arXiv 2308.08434, section 3)."""
+
+import time
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from data_prep.schema import ScoreKind
+from teacher_infer.config import TeachConfig
+from teacher_infer.engine import Generated, VllmEngine
+from teacher_infer.grounding import Catalogue
+from teacher_infer.item_file import ItemRows
+from teacher_infer.prompts import embedded, title_of
+from teacher_infer.rankers.base import Ranked, Rows, padded
+from teacher_infer.tally import Tally, list_gains
+
+REMEMBERED = 1_000_000
+
+Prompt = tuple[str, ...]
+Engines = Callable[[], VllmEngine]
+
+
+class Ground:
+    """Generated titles among the item embeddings of the same model."""
+
+    kind: ScoreKind = "distance"
+
+    def __init__(
+        self,
+        titles: Sequence[str],
+        items_NE: ItemRows,
+        catalogue: Catalogue,
+        generator: Engines,
+        embedder: Engines,
+        config: TeachConfig,
+    ) -> None:
+        self._titles, self._items_NE, self._catalogue, self._config = titles, items_NE, catalogue, config
+        self._generator, self._embedder = generator, embedder
+        self._place_of = {title: place for place, title in enumerate(titles)}
+        self._answers: dict[Prompt, tuple[Generated, float]] = {}
+
+    def rank(self, rows: Rows) -> Ranked:
+        """See :class:`teacher_infer.rankers.base.Ranker`."""
+        prompts = [tuple(self._titles[item] for item in history) for history in rows.history]
+        asked = self._answer(dict.fromkeys(prompts))
+        texts = [title_of(self._answers[prompt][0].text) for prompt in prompts]
+        started = time.perf_counter()
+        points = self._points(list(dict.fromkeys(texts)))
+        points_BE = torch.stack([points[text] for text in texts])
+        excluded = padded(rows.history, len(self._titles)) if self._config.exclude_history else None
+        ranking = self._catalogue.rank(points_BE, self._config.top_k, excluded)
+        target_scores = self._catalogue.scores(points_BE, rows.target)
+        seconds = time.perf_counter() - started + sum(self._answers[prompt][1] for prompt in set(prompts))
+        answers = [self._answers[prompt][0] for prompt in prompts]
+        tally = asked + Tally(
+            rows=len(texts),
+            dropped_titles=sum(answer.dropped for answer in answers),
+            valid=sum(text in self._place_of for text in texts),
+            seconds=seconds,
+            gains=list_gains(ranking.items, rows.target),
+        )
+        return Ranked(ranking.items, ranking.scores, target_scores, texts, tally)
+
+    def _answer(self, prompts: dict[Prompt, None]) -> Tally:
+        """Answer what this engine has not answered before; greedy answers do not depend on when they are asked for."""
+        if len(self._answers) > REMEMBERED:
+            self._answers.clear()
+        new = [prompt for prompt in prompts if prompt not in self._answers]
+        if not new:
+            return Tally()
+        engine = self._generator()
+        started = time.perf_counter()
+        generated = engine.generate(new, self._config.max_new_tokens, self._config.beams or 1)
+        each = (time.perf_counter() - started) / len(new)
+        self._answers |= {prompt: (answer, each) for prompt, answer in zip(new, generated, strict=True)}
+        return Tally(
+            prompts=len(new),
+            prompt_tokens=sum(answer.prompt_tokens for answer in generated),
+            cached_tokens=sum(answer.cached_tokens for answer in generated),
+            new_tokens=sum(answer.new_tokens for answer in generated),
+        )
+
+    def _points(self, texts: Sequence[str]) -> dict[str, Tensor]:
+        """Embeddings [E] of generated titles; those of the catalogue are known."""
+        known = [text for text in texts if text in self._place_of]
+        values_KE = self._items_NE[torch.tensor([self._place_of[text] for text in known], dtype=torch.int64)]
+        points = dict(zip(known, values_KE, strict=True))
+        unknown = [text for text in texts if text not in points]
+        if unknown:
+            values = self._embedder().embed([embedded(text) for text in unknown])
+            points |= dict(zip(unknown, values, strict=True))
+        return points

@@ -1,0 +1,89 @@
+"""``beam`` and ``score``: titles of the catalogue by the log-probability that the teacher gives them."""
+
+import time
+from collections.abc import Callable, Sequence
+from functools import cached_property
+
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+import torch
+
+from data_prep.schema import ScoreKind, label_files
+from teacher_infer.config import TeachConfig
+from teacher_infer.engine import VllmEngine
+from teacher_infer.rankers.base import Ranked, Rows
+from teacher_infer.search import Found, search
+from teacher_infer.tally import Tally, list_gains
+from teacher_infer.trie import TitleTrie
+
+Key = tuple[tuple[str, ...], int, tuple[int, ...], tuple[int, ...]]
+
+
+class Likelihood:
+    """A causal LM that is asked for the likeliest of the titles there are, so that every answer is an item."""
+
+    kind: ScoreKind = "logprob"
+
+    def __init__(self, titles: Sequence[str], generator: Callable[[], VllmEngine], config: TeachConfig) -> None:
+        self._titles, self._generator, self._config = titles, generator, config
+
+    @cached_property
+    def _trie(self) -> TitleTrie:
+        return TitleTrie(self._generator().title_tokens(self._titles))
+
+    def rank(self, rows: Rows) -> Ranked:
+        """See :class:`teacher_infer.rankers.base.Ranker`."""
+        engine, trie = self._generator(), self._trie
+        started = time.perf_counter()
+        candidates = self._candidates(rows.row_id)
+        keys = [
+            self._key(history, target, listed)
+            for history, target, listed in zip(rows.history, rows.target.tolist(), candidates, strict=True)
+        ]
+        distinct = list(dict.fromkeys(keys))
+        found = search(
+            engine,
+            [titles for titles, *_ in distinct],
+            trie,
+            self._config.top_k,
+            self._config.beams,
+            candidates=[listed for *_, listed in distinct] if self._config.candidates else None,
+            excluded=[left_out for _, _, left_out, _ in distinct],
+            targets=[target for _, target, *_ in distinct],
+            normalise=self._config.length_normalised,
+        )
+        found_of = dict(zip(distinct, found, strict=True))
+        return self._ranked([found_of[key] for key in keys], found, rows, time.perf_counter() - started)
+
+    def _key(self, history: Sequence[int], target: int, candidates: Sequence[int]) -> Key:
+        """All that the answer to a row depends on."""
+        left_out = tuple(sorted(set(history))) if self._config.exclude_history else ()
+        return tuple(self._titles[item] for item in history), target, left_out, tuple(candidates)
+
+    def _ranked(self, answers: Sequence[Found], found: Sequence[Found], rows: Rows, seconds: float) -> Ranked:
+        if any(len(answer.items) < self._config.top_k for answer in answers):
+            raise ValueError(f"fewer than {self._config.top_k} candidates are left to rank")
+        items = torch.tensor([answer.items for answer in answers])
+        tally = Tally(
+            rows=len(answers),
+            prompts=len(found),
+            prompt_tokens=sum(one.tokens for one in found),
+            cached_tokens=sum(one.cached for one in found),
+            dropped_titles=sum(answer.dropped for answer in answers),
+            valid=len(answers),
+            seconds=seconds,
+            gains=list_gains(items, rows.target),
+        )
+        scores = torch.tensor([answer.logprobs for answer in answers], dtype=torch.float32)
+        targets = torch.tensor([answer.target_logprob for answer in answers], dtype=torch.float32)
+        return Ranked(items, scores, targets, [self._titles[answer.items[0]] for answer in answers], tally)
+
+    def _candidates(self, row_ids: Sequence[int]) -> list[list[int]]:
+        """The items to choose from, per row; empty lists where the whole catalogue is to."""
+        if self._config.candidates is None:
+            return [[] for _ in row_ids]
+        files = [str(file) for split in self._config.splits for file in label_files(self._config.candidates, split)]
+        wanted = pc.field("row_id").isin(list(row_ids))
+        table = ds.dataset(files, format="parquet").to_table(columns=["row_id", "items"], filter=wanted)
+        listed = dict(zip(table["row_id"].to_pylist(), table["items"].to_pylist(), strict=True))
+        return [listed.get(row_id, []) for row_id in row_ids]

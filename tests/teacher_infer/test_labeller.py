@@ -1,0 +1,74 @@
+"""One shard: what is committed when the ranker refuses rows."""
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from data_prep.schema import failure_file, label_file
+from teacher_infer.config import TeachConfig
+from teacher_infer.job import Job
+from teacher_infer.labeller import Label
+from teacher_infer.rankers import Ranked, Rows
+from teacher_infer.store import plan
+from teacher_infer.tally import Tally
+
+
+class First:
+    """Ranks the first items of the catalogue for every row, but no batch that holds a row it refuses."""
+
+    kind = "cosine"
+
+    def __init__(self, refused: dict[int, int]) -> None:
+        self.refused = refused  # times left, by row id
+
+    def rank(self, rows: Rows) -> Ranked:
+        for row_id in rows.row_id:
+            if self.refused.get(row_id, 0):
+                if len(rows.row_id) == 1:
+                    self.refused[row_id] -= 1
+                raise RuntimeError(f"no\nfor {row_id}")
+        count = len(rows.row_id)
+        items = torch.tensor([[0, 1]] * count)
+        return Ranked(items, -items.float(), torch.zeros(count), [None] * count, Tally(rows=count, prompts=1))
+
+
+@pytest.fixture
+def shard(tiny_dataset, tmp_path):
+    config = TeachConfig(dataset=tiny_dataset, output=tmp_path / "labels", top_k=2)
+    label = Label(Job(config, tmp_path))
+    (chunk, *_) = plan(tiny_dataset, ("test",), 15)
+    return label, chunk, label._job.store
+
+
+def test_a_row_that_is_refused_stops_no_other(shard):
+    label, chunk, store = shard
+    ids = chunk.read()["row_id"].to_pylist()
+    label._ranker = First({ids[4]: 9})
+    done = label.do(chunk)
+    assert (done["tally"]["rows"], done["tally"]["failed"]) == (14, 1)
+    kept = pq.read_table(label_file(store.root, "test", 0))["row_id"].to_pylist()
+    assert kept == ids[:4] + ids[5:]
+    failures = pq.read_table(failure_file(store.root, "test", 0)).to_pylist()
+    assert failures == [{"row_id": ids[4], "error": f"RuntimeError: no for {ids[4]}"}]
+
+
+def test_a_row_that_is_refused_once_is_tried_again(shard):
+    label, chunk, store = shard
+    ids = chunk.read()["row_id"].to_pylist()
+    label._ranker = First({ids[4]: 1})
+    label.do(chunk)
+    assert pq.read_table(label_file(store.root, "test", 0))["row_id"].to_pylist() == ids
+    assert not failure_file(store.root, "test", 0).exists()
+
+
+def test_the_next_run_does_the_failed_rows_only(shard):
+    label, chunk, store = shard
+    ids = chunk.read()["row_id"].to_pylist()
+    label._ranker = First({ids[4]: 9, ids[7]: 9})
+    label.do(chunk)
+    label._ranker = First({})
+    done = label.do(chunk)
+    assert (done["tally"]["rows"], done["tally"]["failed"]) == (2, 0)
+    assert pq.read_table(label_file(store.root, "test", 0))["row_id"].to_pylist() == ids
+    assert store.tally(chunk).rows == 15
+    assert not failure_file(store.root, "test", 0).exists()

@@ -1,0 +1,165 @@
+"""Labelling that is killed at any place and run again: the same rows, the same bytes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from cluster.errors import ConfigError, StaleInputError, UserError
+from cluster.storage import MANIFEST_FILE, read_manifest
+from data_prep.schema import SPLITS, failure_file, label_files
+from teacher_infer.config import TeachConfig, VllmConfig
+from teacher_infer.teach import teach
+from tests.teacher_fixtures import ROWS, TITLES, write_dataset
+
+pytestmark = pytest.mark.engine
+ALL_ROWS = sum(ROWS.values())
+
+
+def config(dataset, output, **options):
+    settings = {"teacher": "minilm", "ranking": "embed", "top_k": 5, "rows_per_shard": 8}
+    return TeachConfig(dataset=dataset, output=output, **(settings | options))
+
+
+def grounded(tiny_teacher, output, **options):
+    settings = {"teacher": str(tiny_teacher.teacher), "ranking": "ground"}
+    return config(tiny_teacher.dataset, output, **(settings | options))
+
+
+def shards(output):
+    return [file for split in SPLITS for file in label_files(output, split)]
+
+
+def rows(output):
+    return pa.concat_tables(pq.read_table(file) for file in shards(output)).to_pylist()
+
+
+def actors():
+    """Processes of the pool that this test session's Ray runs."""
+    return [p for p in psutil.Process().children(recursive=True) if p.name().startswith("ray::MapWorker")]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tiny_teacher, tmp_path_factory):
+    return teach(grounded(tiny_teacher, tmp_path_factory.mktemp("undisturbed") / "labels"))
+
+
+@pytest.fixture(scope="module")
+def undisturbed_beam(tiny_teacher, tmp_path_factory):
+    return teach(grounded(tiny_teacher, tmp_path_factory.mktemp("undisturbed") / "beam", ranking="beam"))
+
+
+def test_a_killed_actor_is_replaced_within_the_run(tiny_teacher, undisturbed, tmp_path):
+    killed = []
+
+    def kill():
+        while not shards(tmp_path / "labels"):
+            time.sleep(0.01)
+        killed.append(len(shards(tmp_path / "labels")))
+        for process in actors():
+            process.kill()
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    teach(grounded(tiny_teacher, tmp_path / "labels"))
+    killer.join()
+    assert killed[0] < len(shards(undisturbed))
+    assert rows(tmp_path / "labels") == rows(undisturbed)
+
+
+def test_a_killed_driver_is_followed_by_one_that_does_the_rest(tiny_teacher, undisturbed_beam, tmp_path, capfd):
+    wanted = grounded(tiny_teacher, tmp_path / "labels", ranking="beam")
+    file = tmp_path / "teach.yaml"
+    file.write_text(yaml.safe_dump({"teach": json.loads(wanted.model_dump_json())}))
+    driver = subprocess.Popen(
+        [sys.executable, "-m", "dllm2rec", "teach", "--config", str(file)],
+        start_new_session=True,
+        cwd=Path(__file__).parents[2],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    while len(shards(tmp_path / "labels")) < 3 and driver.poll() is None:
+        time.sleep(0.01)
+    os.killpg(driver.pid, signal.SIGKILL)
+    driver.wait()
+    begun = {shard: shard.stat().st_mtime_ns for shard in shards(tmp_path / "labels")}
+    assert 3 <= len(begun) < len(shards(undisturbed_beam))
+    assert not (tmp_path / "labels" / MANIFEST_FILE).exists()
+    teach(wanted)
+    assert "rows are labelled already" in capfd.readouterr().out
+    assert {shard: shard.stat().st_mtime_ns for shard in begun} == begun
+    assert rows(tmp_path / "labels") == rows(undisturbed_beam)
+    counts, expected = read_manifest(tmp_path / "labels").counts, read_manifest(undisturbed_beam).counts
+    assert counts == expected
+    assert {split: counts[split] for split in SPLITS} == ROWS
+
+
+def test_a_finished_job_is_not_done_again(tiny_teacher, undisturbed, capfd):
+    manifest = (undisturbed / MANIFEST_FILE).read_bytes()
+    teach(grounded(tiny_teacher, undisturbed))
+    assert "every row is labelled already" in capfd.readouterr().out
+    assert (undisturbed / MANIFEST_FILE).read_bytes() == manifest
+
+
+def test_a_changed_job_is_refused(tiny_teacher, undisturbed):
+    with pytest.raises(StaleInputError, match=r"max_new_tokens \(32, now 8\)"):
+        teach(grounded(tiny_teacher, undisturbed, max_new_tokens=8))
+
+
+def test_prompts_that_read_alike_are_answered_once(tiny_teacher, undisturbed):
+    from data_prep.reading import read_rows
+    from data_prep.schema import sequence_files
+
+    files = [file for split in SPLITS for file in sequence_files(tiny_teacher.dataset, split)]
+    histories = [tuple(history) for file in files for history in read_rows(file)["history"].to_pylist()]
+    assert read_manifest(undisturbed).counts["prompts"] == len(set(histories)) < len(histories)
+
+
+@pytest.fixture
+def untitled(tmp_path):
+    """A data set in which one item of the catalogue has an empty title."""
+    return write_dataset(tmp_path / "dataset", [*TITLES[:7], " ", *TITLES[8:]])
+
+
+def histories_with(dataset, item):
+    from data_prep.reading import read_rows
+    from data_prep.schema import sequence_files
+
+    tables = [(split, read_rows(file).to_pylist()) for split in SPLITS for file in sequence_files(dataset, split)]
+    return {row["row_id"]: split for split, found in tables for row in found if item in row["history"]}
+
+
+def test_failed_rows_are_recorded_and_the_others_labelled(untitled, ray_local, tmp_path):
+    failing = histories_with(untitled, 7)
+    output = teach(config(untitled, tmp_path / "labels", max_failures=0.5))
+    assert len(rows(output)) == ALL_ROWS - len(failing)
+    files = [failure_file(output, split, number) for split in SPLITS for number in range(20)]
+    failures = pa.concat_tables(pq.read_table(file) for file in files if file.is_file()).to_pylist()
+    assert {row["row_id"] for row in failures} == set(failing)
+    assert {row["error"] for row in failures} == {"item 7 of the history has an empty title"}
+    counts = read_manifest(output).counts
+    assert counts["test_failed"] == list(failing.values()).count("test")
+    assert counts["train"] == ROWS["train"] - counts["train_failed"]
+
+
+def test_too_many_failures_stop_the_job_and_leave_what_was_done(untitled, ray_local, tmp_path):
+    with pytest.raises(UserError, match=r"rows failed, more than --max-failures 0.01 allows \(row \d+: item 7 of"):
+        teach(config(untitled, tmp_path / "labels"))
+    assert not (tmp_path / "labels" / MANIFEST_FILE).exists()
+    assert shards(tmp_path / "labels")
+
+
+def test_engines_without_room_fail_within_the_stated_time(tiny_dataset, ray_local, tmp_path):
+    engine = VllmConfig(cpus=64, autoscale=True)
+    with pytest.raises(ConfigError, match=r"no room within 2 s: they ask for 64 CPU, free are \d"):
+        teach(config(tiny_dataset, tmp_path / "labels", engine=engine, placement_timeout=2))
