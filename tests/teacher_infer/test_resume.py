@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -17,7 +18,7 @@ import yaml
 
 from cluster.errors import ConfigError, StaleInputError, UserError
 from cluster.storage import MANIFEST_FILE, read_manifest
-from data_prep.schema import SPLITS, failure_file, label_files
+from data_prep.schema import SPLITS, failure_file, label_file, label_files
 from teacher_infer.config import TeachConfig, VllmConfig
 from teacher_infer.teach import teach
 from tests.teacher_fixtures import ROWS, TITLES, write_dataset
@@ -32,7 +33,7 @@ def config(dataset, output, **options):
 
 
 def grounded(tiny_teacher, output, **options):
-    settings = {"teacher": str(tiny_teacher.teacher), "ranking": "ground"}
+    settings = {"teacher": str(tiny_teacher.teacher), "ranking": "ground", "rows_per_shard": 2}
     return config(tiny_teacher.dataset, output, **(settings | options))
 
 
@@ -46,7 +47,12 @@ def rows(output):
 
 def actors():
     """Processes of the pool that this test session's Ray runs."""
-    return [p for p in psutil.Process().children(recursive=True) if p.name().startswith("ray::MapWorker")]
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            if process.name().startswith("ray::MapWorker"):
+                found.append(process)
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -63,11 +69,13 @@ def test_a_killed_actor_is_replaced_within_the_run(tiny_teacher, undisturbed, tm
     killed = []
 
     def kill():
-        while not shards(tmp_path / "labels"):
-            time.sleep(0.01)
-        killed.append(len(shards(tmp_path / "labels")))
-        for process in actors():
+        first, found = label_file(tmp_path / "labels", "train", 0), []
+        while not first.is_file():
+            found = actors()
+            time.sleep(0.001)
+        for process in found:
             process.kill()
+        killed.append(len(shards(tmp_path / "labels")))
 
     killer = threading.Thread(target=kill)
     killer.start()
@@ -89,7 +97,7 @@ def test_a_killed_driver_is_followed_by_one_that_does_the_rest(tiny_teacher, und
         stderr=subprocess.DEVNULL,
     )
     while len(shards(tmp_path / "labels")) < 3 and driver.poll() is None:
-        time.sleep(0.01)
+        time.sleep(0.001)
     os.killpg(driver.pid, signal.SIGKILL)
     driver.wait()
     begun = {shard: shard.stat().st_mtime_ns for shard in shards(tmp_path / "labels")}
