@@ -55,7 +55,7 @@ def compare(config: CompareConfig) -> Path:
                     record.log_metrics(result.metrics)
                     record.finish()
         labels = read_manifest(config.train.labels, "teach") if config.train.labels else None
-        transitions = transition_metrics(config.train, read_manifest(config.train.dataset).counts["items"])
+        transitions = transition_metrics(config.train)
         written, summary = write_report(config.output, {run: results[run] for run in runs}, labels, transitions)
         parent.log_artifacts(written)
     write_manifest(Draft(config.output, {"trainings": len(runs)}), verb=VERB, config=config, inputs=inputs)

@@ -1,8 +1,10 @@
 """What the data say without a teacher or a student: which items followed which, counted."""
 
+import pyarrow.parquet as pq
 import torch
 from torch import Tensor, nn
 
+from data_prep.schema import ITEMS_FILE
 from student_train.config import TrainConfig
 from student_train.evaluation import evaluate, metric_means
 from student_train.rows import Rows, read_rows
@@ -42,8 +44,9 @@ class Transitions(nn.Module):
         return scores_BN.index_put_((place // length, self.item[step]), values, accumulate=True)
 
 
-def transition_metrics(config: TrainConfig, n_items: int) -> dict[str, float]:
+def transition_metrics(config: TrainConfig) -> dict[str, float]:
     """Test metrics of transitions counted in the train rows of ``config.dataset``: what a student has to beat."""
+    n_items = pq.read_metadata(config.dataset / ITEMS_FILE).num_rows
     train, test = (read_rows(config.dataset, split, config.shape.history, n_items) for split in ("train", "test"))
     sums = evaluate(Transitions(train, n_items), test, torch.device("cpu"), config.filter_history)
     return metric_means(sums)
