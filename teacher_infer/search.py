@@ -62,8 +62,10 @@ def search(
 
     A beam search looks into at most ``beams`` prefixes at each depth. It misses good titles behind a beginning that is
     not among the best, so the best of the prefixes left aside are taken up again until ``k`` items are found and none
-    that is left can lead to one of the first ``certain`` places (log-probabilities only fall). Without ``beams`` all
-    places are certain, and with ``k`` as large as the list of candidates every one is scored.
+    that is left can lead to one of the first ``certain`` places (log-probabilities only fall); for those places with at
+    most as many prefixes again as the beam itself looked into, since a teacher that hardly tells titles apart would make
+    it the whole catalogue. Without ``beams`` all places are certain, and with ``k`` as large as the list of candidates
+    every one is scored.
 
     Args:
         engine: an engine that generates.
@@ -71,14 +73,14 @@ def search(
         trie: the whole catalogue, of the engine's ``title_tokens``.
         k: items wanted per row.
         beams: prefixes kept per row and depth; none goes by the best prefix, whatever its depth, until all is certain.
-        certain: places of the ranking in which stands what exhaustive scoring would put there.
+        certain: places of the ranking to make sure of: in them stands what exhaustive scoring would put there.
         candidates: the items that may be ranked, per row; all without.
         excluded: items left out of the ranking, per row.
         targets: the item per row whose log-probability is told, ranked or not.
         normalise: rank by the mean log-probability per token.
 
     Returns:
-        what was found, row by row. The same rows give the same numbers to the last bit, in whatever process.
+        what was found, row by row. The same rows asked together give the same numbers to the last bit.
     """
     engine.forget()
     prompts = engine.prompts(histories, trie.longest + 1)
@@ -130,6 +132,7 @@ class _Walk:
         self.prompt, self.trie = prompt, trie
         self._width, self._normalise = width, normalise
         self._in_beam = width.beams is not None
+        self._spare = 0  # prefixes that may yet be looked into to make sure
         self._excluded = set(excluded)
         touched = {trie.title_of(item) for item in self._excluded}
         self._dead = np.array(sorted(title for title in touched if not self._ranked(title)), dtype=np.int64)
@@ -182,11 +185,16 @@ class _Walk:
             last = self._bar(k)
             self.open = [prefix for prefix in fresh[:beams] if prefix.minus_bound <= last]
             self._in_beam, fresh = bool(self.open), fresh[beams:]
+            self._spare += len(self.open)
         for prefix in fresh:
             heapq.heappush(self._aside, prefix)
         if not self._in_beam:
-            last = self._bar(k if beams is None or self._found < k else certain)
-            while self._aside and len(self.open) < (beams or k) and self._aside[0].minus_bound <= last:
+            enough = beams is not None and self._found >= k
+            last, room = self._bar(certain if enough else k), beams or k
+            if enough:
+                room = min(room, self._spare)
+                self._spare -= room
+            while self._aside and len(self.open) < room and self._aside[0].minus_bound <= last:
                 self.open.append(heapq.heappop(self._aside))
 
     def expect(self, target: int, whole: TitleTrie) -> list[int] | None:
