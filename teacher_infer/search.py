@@ -62,10 +62,10 @@ def search(
 
     A beam search looks into at most ``beams`` prefixes at each depth. It misses good titles behind a beginning that is
     not among the best, so the best of the prefixes left aside are taken up again until ``k`` items are found and none
-    that is left can lead to one of the first ``certain`` places (log-probabilities only fall); for those places with at
-    most as many prefixes again as the beam itself looked into, since a teacher that hardly tells titles apart would make
-    it the whole catalogue. Without ``beams`` all places are certain, and with ``k`` as large as the list of candidates
-    every one is scored.
+    that is left can lead to one of the first ``certain`` places (log-probabilities only fall); for those places at most
+    as many prefixes again as the beam itself looked into, or else a teacher that hardly tells titles apart would have
+    the whole catalogue looked into. Without ``beams`` all places are certain, and with ``k`` as large as the list of
+    candidates every one is scored.
 
     Args:
         engine: an engine that generates.
