@@ -5,8 +5,10 @@ distances, and a pair's distance never depends on the pairs beside it.
 """
 
 import threading
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeGuard
 
 import torch
 from torch import Tensor
@@ -27,6 +29,8 @@ class Exact:
         self.pairs = max(1, room // (16 * self._width))
         self.rows = max(1, room // (32 * self._width))
         self._local = threading.local()
+        # Products of single pairs cost a fraction of their exact distance, where torch has them without gathering rows.
+        self._products = _Products(items_NE) if _has_products(items_NE, kind, device) else None
 
     def points(self, embeddings_RE: Tensor) -> Tensor:
         """Embeddings as float64 points on the device; unit vectors for cosine, which is ``1 - distance² / 2``."""
@@ -41,6 +45,20 @@ class Exact:
             differences.view(*items_BM.shape, self._width).sub_(points_BE[:, None])
             out_BM.copy_(_lengths(differences).view(items_BM.shape))
         return distances_BC
+
+    def may_be_within(self, distances_R: Tensor, queries_QE: Tensor, rows_R: Tensor, items_R: Tensor) -> Tensor:
+        """Whether pairs of a query and an item may be as near as ``distances_R``; rows ascend. A False is certain."""
+        may_R = torch.ones(len(rows_R), dtype=torch.bool, device=self._device)
+        products = self._products
+        if products is None or queries_QE.dtype != torch.float32:
+            return may_R
+
+        def bound(pairs: slice) -> None:
+            least_P = products.least_squares(queries_QE, rows_R[pairs], items_R[pairs])
+            may_R[pairs] = ~(least_P > distances_R[pairs].square())
+
+        self.each(bound, slices(len(rows_R), 4 * self.pairs))
+        return may_R
 
     def block_distances(self, points_BE: Tensor, points_ME: Tensor) -> Tensor:
         """Distances [B, M] float64 between points; the same as :meth:`distances`."""
@@ -88,6 +106,37 @@ def slices(count: int, size: int) -> Sequence[slice]:
     """``count`` rows in parts of at most ``size``, of at least one."""
     size = max(1, size)
     return [slice(start, min(start + size, count)) for start in range(0, count, size)]
+
+
+class _Products:
+    """Inner products of single pairs: a fraction of the cost of their exact distances, since no row is copied."""
+
+    def __init__(self, items_NE: Tensor) -> None:
+        self._items_NE = items_NE
+        self._squares_N = torch.linalg.vecdot(items_NE, items_NE)
+        # Any order of summing E products in float32 is off by less: half of it for products, half for squares.
+        width, numbers = items_NE.shape[1], torch.finfo(torch.float32)
+        self._error, self._underflow = 1.01 * (width + 8) * numbers.eps, 4 * width * numbers.tiny
+        with warnings.catch_warnings():  # torch says, once, that its sparse matrices may change
+            warnings.simplefilter("ignore")
+            self.least_squares(items_NE[:1], torch.tensor([0]), torch.tensor([0]))
+
+    def least_squares(self, queries_QE: Tensor, rows_P: Tensor, items_P: Tensor) -> Tensor:
+        """What the squared distances [P] float64 are at least."""
+        rows_B, place_P, count_B = rows_P.unique_consecutive(return_inverse=True, return_counts=True)
+        queries_BE = queries_QE[rows_B]
+        starts = torch.cat([count_B.new_zeros(1), count_B.cumsum(0)])
+        size = len(queries_BE), len(self._items_NE)
+        pairs = torch.sparse_csr_tensor(starts, items_P, torch.zeros(len(items_P)), size, check_invariants=False)
+        products_P = torch.sparse.sampled_addmm(pairs, queries_BE, self._items_NE.T, beta=0).values()
+        squares_P = torch.linalg.vecdot(queries_BE, queries_BE).double()[place_P] + self._squares_N[items_P].double()
+        return squares_P * (1 - self._error) - 2 * products_P.double() - self._underflow
+
+
+def _has_products(items_NE: ItemRows, kind: ScoreKind, device: torch.device) -> TypeGuard[Tensor]:
+    if not isinstance(items_NE, Tensor) or kind != "distance":
+        return False
+    return items_NE.dtype == torch.float32 and items_NE.device.type == device.type == "cpu"
 
 
 def _lengths(vectors_RE: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from torch.nn import functional
 # all right with a probability above 1 - 10^-7.
 DEVIATION = math.sqrt(math.log(1e18) / 2)
 REACH = 4.0  # the grid's range, in root mean squares of a coordinate: finer steps against more that is clamped
-ROUNDING = 1e-6  # what float64 can add to a distance, in steps: far above its rounding error
+ROUNDING = 1e-2  # steps that float64's rounding may add to a distance: enough for points 10^10 steps away
 OUT = torch.iinfo(torch.int32).max  # stands for items left out
 
 

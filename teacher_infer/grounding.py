@@ -8,7 +8,6 @@ Scores and items of a row never depend on the rows or blocks beside it.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from cluster.errors import ConfigError, DataError
 from data_prep.schema import ScoreKind
+from teacher_infer.copies import copy_numbers
 from teacher_infer.exact import Exact, slices
 from teacher_infer.grid import OUT, Grid, Placed, near
 from teacher_infer.item_file import ItemFile, ItemRows
@@ -37,8 +37,8 @@ class Ranking:
 class Catalogue:
     """Item embeddings [N, E] to rank by L2 distance (smaller is better) or cosine (larger is better).
 
-    ``memory`` bounds the bytes taken beside the embeddings, the queries and the rankings; ``device`` is where distances
-    are computed, whatever device or file the embeddings are on.
+    ``memory`` bounds the bytes taken beside the embeddings, the queries, the rankings and a few numbers per item;
+    ``device`` is where distances are computed, whatever device or file the embeddings are on.
 
     Raises:
         ConfigError: the memory does not suffice for embeddings of this width.
@@ -60,6 +60,7 @@ class Catalogue:
         sample = min(self._count, SAMPLE, self._share // (32 * self._width))
         numbers_S = torch.arange(sample) * self._count // sample
         self._grid = Grid.fit(self._exact.points(embeddings_NE[numbers_S]))
+        self._copy_N = copy_numbers(embeddings_NE, self._share).to(self._device)
         # Small enough to be kept, the grid positions are computed once; else anew for every call of `rank`.
         self._kept = list(self._place_blocks()) if self._count * self._width <= 2 * self._share else None
 
@@ -136,15 +137,24 @@ class Catalogue:
                 return
         self._rank_exactly(nearest, unsure_P)
 
-    def _candidates(self, queries: Placed, excluded_BL: Tensor | None, width: int) -> tuple[Tensor, Tensor]:
+    def _surplus(self, start: int, count: int, k: int, excluded_BL: Tensor | None) -> Tensor:
+        """Which items [count] from ``start`` on have so many copies before them that they are in no list."""
+        excluded = 0 if excluded_BL is None else excluded_BL.shape[1]
+        return self._copy_N[start : start + count] >= k + excluded
+
+    def _candidates(self, queries: Placed, excluded_BL: Tensor | None, k: int, width: int) -> tuple[Tensor, Tensor]:
         """The ``width`` items nearest on the grid, nearest first: what :func:`near` says, and items, both [B, C]."""
         shape = len(queries.squares), width
         near_BC = torch.full(shape, OUT, dtype=torch.int32, device=self._device)
         items_BC = torch.zeros(shape, dtype=torch.int64, device=self._device)
         for start, block in self._kept or self._place_blocks():
             count = len(block.squares)
+            surplus_M = self._surplus(start, count, k, excluded_BL)
+            some_surplus = bool(surplus_M.any())
             for rows in slices(shape[0], self._share // (4 * count)):
                 near_BM = near(queries[rows], block)
+                if some_surplus:
+                    near_BM.masked_fill_(surplus_M, OUT)
                 if excluded_BL is not None:
                     _mask(near_BM, excluded_BL[rows] - start, OUT)
                 best, at = near_BM.topk(min(width, count), largest=False)
@@ -156,26 +166,34 @@ class Catalogue:
     def _rank_candidates(self, nearest: "_Nearest", queries: Placed, rows_P: Tensor, width: int) -> Tensor:
         """Rank some rows among their candidates; [P] bool says of which rows that is all there is to know."""
         excluded_PL = None if nearest.excluded_BL is None else nearest.excluded_BL[rows_P]
-        near_PC, items_PC = self._candidates(queries[rows_P], excluded_PL, width)
+        near_PC, items_PC = self._candidates(queries[rows_P], excluded_PL, nearest.k, width)
         squares_P = queries.squares[rows_P]
         distances_PC = torch.full(near_PC.shape, torch.inf, dtype=torch.float64, device=self._device)
 
-        def measure(order_P: Tensor, wanted_P: Tensor, start: int, rows: slice) -> None:
-            places_B = order_P[rows]
-            columns = slice(start, start + int(wanted_P[places_B[-1]]))
-            points_BE = self._exact.points(nearest.queries_BE[rows_P[places_B]])
-            distances_PC[places_B, columns] = self._exact.distances(points_BE, items_PC[places_B, columns])
+        def measure_first(rows: slice) -> None:
+            points_BE = self._exact.points(nearest.queries_BE[rows_P[rows]])
+            distances_PC[rows, : nearest.k] = self._exact.distances(points_BE, items_PC[rows, : nearest.k])
 
-        reach_P = torch.full((len(rows_P),), torch.inf, device=self._device)
-        for start, stop in (0, nearest.k), (nearest.k, width):
-            # Candidates beyond the reach of the first K are not among the nearest.
-            wanted_P = (near_PC[:, start:stop] <= reach_P[:, None]).sum(1).cpu()
-            order_P = wanted_P.argsort()  # rows that want as many stand side by side
-            parts = slices(len(rows_P), self._exact.pairs // nearest.k)
-            self._exact.each(partial(measure, order_P, wanted_P, start), parts)
-            distances_PC[near_PC == OUT] = torch.inf
-            distances_PK, items_PK = _first(distances_PC, items_PC, nearest.k)
-            reach_P = self._grid.reach(distances_PK[:, -1]) - squares_P
+        def measure_rest(pairs: slice) -> None:
+            row_R, column_R = row_of[pairs], column_of[pairs]
+            points_RE = self._exact.points(nearest.queries_BE[rows_P[row_R]])
+            distances_PC[row_R, column_R] = self._exact.distances(points_RE, items_PC[row_R, column_R, None])[:, 0]
+
+        self._exact.each(measure_first, slices(len(rows_P), self._exact.pairs // nearest.k))
+        distances_PC[near_PC == OUT] = torch.inf
+        # Candidates beyond the reach of the first K are not among the nearest.
+        farthest_P = distances_PC[:, : nearest.k].amax(1)
+        near_P1 = (self._grid.reach(farthest_P) - squares_P)[:, None]
+        row_of, column_of = (near_PC[:, nearest.k :] <= near_P1).nonzero(as_tuple=True)
+        column_of = column_of + nearest.k
+        within = self._exact.may_be_within(
+            farthest_P[row_of], nearest.queries_BE, rows_P[row_of], items_PC[row_of, column_of]
+        )
+        row_of, column_of = row_of[within], column_of[within]
+        self._exact.each(measure_rest, slices(len(row_of), self._exact.rows))
+        distances_PC[near_PC == OUT] = torch.inf
+        distances_PK, items_PK = _first(distances_PC, items_PC, nearest.k)
+        reach_P = self._grid.reach(distances_PK[:, -1]) - squares_P
         nearest.put(rows_P, distances_PK, items_PK)
         if width == self._count:
             return torch.ones(len(rows_P), dtype=torch.bool)
@@ -191,6 +209,8 @@ class Catalogue:
             for some in slices(len(rows_P), self._share // (64 * len(points_ME))):
                 rows_B = rows_P[some]
                 distances_BM = self._exact.block_distances(self._exact.points(nearest.queries_BE[rows_B]), points_ME)
+                surplus_M = self._surplus(block.start, len(points_ME), nearest.k, nearest.excluded_BL)
+                distances_BM.masked_fill_(surplus_M, torch.inf)
                 if nearest.excluded_BL is not None:
                     _mask(distances_BM, nearest.excluded_BL[rows_B] - block.start, torch.inf)
                 # Earlier items come first among equals.

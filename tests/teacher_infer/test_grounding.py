@@ -7,6 +7,7 @@ from torch.nn import functional
 
 from cluster.errors import ConfigError, DataError
 from data_prep.schema import EMBEDDINGS_TENSOR
+from teacher_infer.copies import copy_numbers
 from teacher_infer.grid import Grid, near
 from teacher_infer.grounding import MEMORY, Catalogue
 
@@ -61,6 +62,15 @@ def test_ties_go_to_the_lower_index_however_many(copies, memory):
     assert torch.equal(ranking.items, brute_force(queries, items, 50, "distance")[0])
 
 
+@pytest.mark.parametrize("memory", MEMORIES)
+def test_thousands_of_different_items_at_one_distance(memory):
+    signs = torch.arange(5000)[:, None] >> torch.arange(16) & 1
+    items = signs.flip(0) * 2.0 - 1
+    ranking = Catalogue(items, "distance", memory).rank(torch.zeros(2, 16), 20, torch.tensor([[3], [5000]]))
+    assert ranking.items.tolist() == [[*range(3), *range(4, 21)], [*range(20)]]
+    assert (ranking.scores == 4).all()
+
+
 def test_no_cancellation_far_from_the_origin():
     # float32 inner products of this size would lose all digits of the distances.
     items, queries = embeddings(0, 300) * 1e-3 + 1000, embeddings(1, 8) * 1e-3 + 1000
@@ -77,10 +87,22 @@ def test_an_item_asked_for_by_itself_is_at_distance_zero():
     assert ranking.scores.abs().max() == 0
 
 
+def test_copies_are_numbered():
+    items = embeddings(0, 4)[[0, 1, 0, 2, 1, 0, 3]]
+    assert copy_numbers(items, LITTLE).tolist() == [0, 0, 1, 0, 1, 2, 0]
+
+
 def test_items_all_alike():
     ranking = Catalogue(torch.ones(3000, 16), "distance").rank(torch.zeros(2, 16), 3)
     assert ranking.items.tolist() == [[0, 1, 2]] * 2
     assert ranking.scores.tolist() == [[4.0] * 3] * 2
+
+
+def test_excluded_copies_make_room_for_later_ones():
+    items = torch.cat([torch.ones(3000, 16), torch.zeros(3000, 16)])
+    excluded = torch.tensor([[0, 2, 6000], [6000, 6000, 6000], [1, 3, 3000]])
+    ranking = Catalogue(items, "distance").rank(torch.ones(3, 16), 3, excluded)
+    assert ranking.items.tolist() == [[1, 3, 4], [0, 1, 2], [0, 2, 4]]
 
 
 @pytest.mark.parametrize("memory", MEMORIES)
