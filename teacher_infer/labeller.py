@@ -41,6 +41,8 @@ class Label:
         """Label what shard ``piece`` lacks."""
         chunk, store = Chunk(*piece), self._job.store
         table, before = store.unlabelled(chunk)
+        if not len(table):  # an actor committed it and died before it could say so
+            return {"split": chunk.split, "tally": store.tally(chunk).model_dump()}
         rows = Rows(
             table["row_id"].to_pylist(),
             table["history"].to_pylist(),

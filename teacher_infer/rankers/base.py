@@ -20,7 +20,11 @@ class Rows(NamedTuple):
 
     def take(self, at: Sequence[int]) -> "Rows":
         """The rows at these places."""
-        return Rows([self.row_id[i] for i in at], [self.history[i] for i in at], self.target[torch.tensor(at)])
+        return Rows(
+            [self.row_id[i] for i in at],
+            [self.history[i] for i in at],
+            self.target[torch.tensor(at, dtype=torch.int64)],
+        )
 
 
 @dataclass

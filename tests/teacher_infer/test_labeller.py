@@ -72,3 +72,24 @@ def test_the_next_run_does_the_failed_rows_only(shard):
     assert pq.read_table(label_file(store.root, "test", 0))["row_id"].to_pylist() == ids
     assert store.tally(chunk).rows == 15
     assert not failure_file(store.root, "test", 0).exists()
+
+
+def test_a_shard_that_was_committed_unheard_is_told_again(shard):
+    label, chunk, store = shard
+    label._ranker = First({})
+    first = label.do(chunk)
+    written = label_file(store.root, "test", 0).stat().st_mtime_ns
+    assert label.do(chunk) == first
+    assert label_file(store.root, "test", 0).stat().st_mtime_ns == written
+
+
+def test_a_shard_in_which_every_row_fails_is_left_for_the_next_run(shard):
+    label, chunk, store = shard
+    ids = chunk.read()["row_id"].to_pylist()
+    label._ranker = First(dict.fromkeys(ids, 9))
+    done = label.do(chunk)
+    assert (done["tally"]["rows"], done["tally"]["failed"]) == (0, 15)
+    assert list(store.missing([chunk])) == [chunk]
+    label._ranker = First({})
+    label.do(chunk)
+    assert pq.read_table(label_file(store.root, "test", 0))["row_id"].to_pylist() == ids
