@@ -5,7 +5,6 @@ items (as many as Amazon Office has) and a teacher of two layers of 256, briefly
 computes a prompt's keys and values once and scores all titles in batches of like length.
 """
 
-import argparse
 import copy
 import json
 import os
@@ -16,19 +15,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import pyarrow as pa
 import torch
 
+from benchmarks import materials
 from cluster.ray_session import WORKER_ENVIRONMENT
-from data_prep.config import PrepareConfig, SyntheticConfig
-from data_prep.prepare import prepare
-from data_prep.reading import read_rows, read_titles, shards
+from data_prep.reading import read_titles
 from teacher_infer.config import VllmConfig
 from teacher_infer.prompts import prompt, response
-from teacher_train.config import TrainTeacherConfig
-from teacher_train.train import train_teacher
 
-ITEMS = 3_459
 BATCH = 128
 
 
@@ -41,18 +35,14 @@ class Ranked(NamedTuple):
 
 def main() -> None:
     """Measure both sides and print the figures."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--dataset", type=Path, help="Data set directory; the synthetic one without.")
-    parser.add_argument("--teacher", type=Path, help="Teacher directory; without, one is briefly trained.")
-    parser.add_argument("--rows", type=int, default=50, help="Test rows that both sides rank.")
-    parser.add_argument("--beams", type=int, default=10, help="Width of the beam and length of the list.")
-    parser.add_argument("--train-rows", type=int, default=3000, help="Rows that the teacher is trained on, twice.")
-    parser.add_argument("--gpu", action="store_true", help="Run both sides on a GPU.")
-    arguments = parser.parse_args()
+    options = materials.parser(__doc__, rows=50)
+    options.add_argument("--beams", type=int, default=10, help="Width of the beam and length of the list.")
+    arguments = options.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        dataset = arguments.dataset or synthetic(Path(folder) / "dataset")
-        teacher = arguments.teacher or trained(dataset, Path(folder) / "teacher", arguments.train_rows)
-        titles, histories = read_titles(dataset), _histories(dataset, arguments.rows)
+        dataset, teacher = materials.made(arguments, Path(folder))
+        every = materials.histories(dataset, "test")
+        spread = np.linspace(0, len(every) - 1, min(arguments.rows, len(every))).astype(int)
+        titles, histories = read_titles(dataset), [every[row] for row in spread]
         exhaustive = by_transformers(teacher, titles, histories, arguments.beams, "cuda" if arguments.gpu else "cpu")
         beam = by_beam(teacher, titles, histories, arguments.beams, arguments.gpu)
     pairs = list(zip(exhaustive.titles, beam.titles, strict=True))
@@ -131,25 +121,6 @@ def _logprobs(model: Any, read_prompt: Any, tokens_BL: torch.Tensor) -> torch.Te
 def _padded(sequences: Sequence[Sequence[int]]) -> torch.Tensor:
     tensors = [torch.tensor(sequence) for sequence in sequences]
     return torch.nn.utils.rnn.pad_sequence(tensors, batch_first=True, padding_value=-1)
-
-
-def _histories(dataset: Path, rows: int) -> list[list[str]]:
-    """Histories of test rows spread over the split."""
-    titles = read_titles(dataset)
-    table = pa.concat_tables(read_rows(shard).select(["history"]) for shard in shards(dataset, "test"))
-    chosen = np.linspace(0, len(table) - 1, min(rows, len(table))).astype(int)
-    return [[titles[item] for item in history] for history in table["history"].take(chosen).to_pylist()]
-
-
-def synthetic(directory: Path) -> Path:
-    return prepare(PrepareConfig(synthetic=SyntheticConfig(items=ITEMS), output=directory))
-
-
-def trained(dataset: Path, directory: Path, rows: int) -> Path:
-    config = TrainTeacherConfig(
-        dataset=dataset, learn_from="titles", max_rows=rows, validation_rows=200, epochs=2, output=directory
-    )
-    return train_teacher(config)
 
 
 if __name__ == "__main__":

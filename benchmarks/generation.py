@@ -6,7 +6,6 @@ counted. ``ratio_generate`` is of rows with distinct histories, ``ratio_generate
 ``scaling_two_engines`` runs the verb ``teach`` with one and with two actors of one CPU each.
 """
 
-import argparse
 import json
 import os
 import tempfile
@@ -15,13 +14,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import pyarrow as pa
 import torch
 
-from benchmarks.beam import synthetic, trained
+from benchmarks import materials
 from cluster.config import ClusterConfig
 from cluster.ray_session import WORKER_ENVIRONMENT
-from data_prep.reading import read_rows, read_titles, shards
 from data_prep.schema import label_files
 from teacher_infer.config import TeachConfig, VllmConfig
 from teacher_infer.engine import VllmEngine
@@ -42,19 +39,12 @@ class Answered(NamedTuple):
 
 def main() -> None:
     """Measure and print the figures."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--dataset", type=Path, help="Data set directory; the synthetic one without.")
-    parser.add_argument("--teacher", type=Path, help="Teacher directory; without, one is briefly trained.")
-    parser.add_argument("--rows", type=int, default=2000, help="Rows that both sides answer.")
-    parser.add_argument("--train-rows", type=int, default=3000, help="Rows that the teacher is trained on, twice.")
-    parser.add_argument("--gpu", action="store_true", help="Run both sides on a GPU.")
-    arguments = parser.parse_args()
+    arguments = materials.parser(__doc__, rows=2000).parse_args()
     os.environ.update(WORKER_ENVIRONMENT)
     with tempfile.TemporaryDirectory() as folder:
-        dataset = arguments.dataset or synthetic(Path(folder) / "dataset")
-        teacher = arguments.teacher or trained(dataset, Path(folder) / "teacher", arguments.train_rows)
+        dataset, teacher = materials.made(arguments, Path(folder))
         figures = scaling(teacher, dataset, Path(folder), arguments.gpu)
-        rows = _histories(dataset)
+        rows = materials.histories(dataset, "train")
         distinct = list(dict.fromkeys(rows))[: arguments.rows]
         ours, theirs = Ours(teacher, arguments.gpu), Theirs(teacher, arguments.gpu)
         figures |= compare("ratio_generate", ours, theirs, distinct)
@@ -162,12 +152,6 @@ def scaling(teacher: Path, dataset: Path, folder: Path, gpu: bool) -> dict[str, 
         "rows_per_second_one_engine": rates[1],
         "rows_per_second_two_engines": rates[2],
     }
-
-
-def _histories(dataset: Path) -> list[tuple[str, ...]]:
-    titles = read_titles(dataset)
-    table = pa.concat_tables(read_rows(shard).select(["history"]) for shard in shards(dataset, "train"))
-    return [tuple(titles[item] for item in history) for history in table["history"].to_pylist()]
 
 
 if __name__ == "__main__":

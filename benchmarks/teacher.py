@@ -10,7 +10,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks.beam import synthetic, trained
+from benchmarks.materials import synthetic, trained
 
 PARTS = ("generation", "beam")
 
@@ -23,11 +23,11 @@ def main() -> None:
             options += ["--dataset", str(synthetic(Path(folder) / "dataset"))]
         if "--teacher" not in options:
             dataset = Path(options[options.index("--dataset") + 1])
-            options += ["--teacher", str(trained(dataset, Path(folder) / "teacher", rows=3000))]
+            options += ["--teacher", str(trained(dataset, Path(folder) / "teacher"))]
         figures: dict[str, float] = {}
         for part in PARTS:
             figures |= run(part, options)
-        figures |= run("grounding", ["--gpu"] if "--gpu" in options else [])
+        figures |= run("grounding", ["--device", "cuda"] if "--gpu" in options else [])
     print(json.dumps(figures))
 
 

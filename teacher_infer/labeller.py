@@ -32,6 +32,7 @@ class Label:
     def __init__(self, job: Job) -> None:
         self._job = job
         self._titles = read_titles(job.config.dataset)
+        self._empty = {item for item, title in enumerate(self._titles) if not title.strip()}
 
     @cached_property
     def _ranker(self) -> Ranker:
@@ -81,8 +82,7 @@ class Label:
         return reason
 
     def _untitled(self, rows: Rows) -> dict[int, str]:
-        untitled = {item for item, title in enumerate(self._titles) if not title.strip()}
-        found = ((i, untitled & set(history)) for i, history in zip(rows.row_id, rows.history, strict=True))
+        found = ((i, self._empty & set(history)) for i, history in zip(rows.row_id, rows.history, strict=True))
         return {i: f"item {min(items)} of the history has an empty title" for i, items in found if items}
 
 
