@@ -1,8 +1,9 @@
 """Generated and embedded titles against transformers, with the same prompts; two engines against one.
 
 Run: ``python -m benchmarks.generation [--dataset DIR] [--teacher DIR]``; without arguments as ``benchmarks.beam``. Both
-sides answer the same rows greedily and embed the answers; transformers in batches of 64, every row. Start-up is not
-counted. ``ratio_generate`` is of rows with distinct histories, ``ratio_generate_duplicates`` of rows as they come.
+sides answer the same rows greedily and embed the answers: transformers in batches of 64, every row, on all cores; ours
+by one engine on one core, as the product places it. Start-up is not counted. ``ratio_generate`` is of rows with
+distinct histories, ``ratio_generate_duplicates`` of rows as they come.
 ``scaling_two_engines`` runs the verb ``teach`` with one and with two actors of one CPU each.
 """
 
@@ -26,6 +27,7 @@ from teacher_infer.prompts import embedded, prompt, title_of
 from teacher_infer.teach import teach
 
 BATCH, NEW_TOKENS, WARM = 64, 32, 64
+CORES = torch.get_num_threads()
 
 Histories = Sequence[tuple[str, ...]]
 
@@ -49,7 +51,7 @@ def main() -> None:
         ours, theirs = Ours(teacher, arguments.gpu), Theirs(teacher, arguments.gpu)
         figures |= compare("ratio_generate", ours, theirs, distinct)
         figures |= compare("ratio_generate_duplicates", ours, theirs, rows[: arguments.rows])
-    print(f"{len(distinct)} rows, {torch.get_num_threads()} threads")
+    print(f"{len(distinct)} rows")
     for name, value in figures.items():
         print(f"{name:<40}{value:>10.3f}")
     print(json.dumps(figures))
@@ -64,6 +66,7 @@ class Ours:
 
     def __call__(self, histories: Histories) -> Answered:
         """Answer and embed."""
+        torch.set_num_threads(1)
         started = time.perf_counter()
         distinct = list(dict.fromkeys(histories))
         generated = self._generator.generate(distinct, NEW_TOKENS)
@@ -89,6 +92,7 @@ class Theirs:
     @torch.inference_mode()
     def __call__(self, histories: Histories) -> Answered:
         """Answer and embed."""
+        torch.set_num_threads(CORES)
         started = time.perf_counter()
         titles: list[str] = []
         for start in range(0, len(histories), BATCH):

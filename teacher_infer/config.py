@@ -26,7 +26,7 @@ class VllmConfig(Config):
     )
     lora: Path | None = Field(None, description="LoRA adapter directory (PEFT) to apply to the model.")
     max_model_len: int | None = Field(None, ge=16, description="Longest sequence, tokens; none takes the model's.")
-    max_num_seqs: int = Field(64, ge=1, description="Sequences that are decoded together.")
+    max_num_seqs: int = Field(256, ge=1, description="Sequences that are decoded together.")
     block_size: int = Field(32, ge=1, description="Tokens per cache block on CPU; small ones share short prefixes.")
     prefix_caching: bool = Field(True, description="Keep the keys and values of prompts that share a beginning.")
     enforce_eager: bool = Field(True, description="Do not compile the model; turn off for large models on GPUs.")

@@ -1,13 +1,11 @@
 """Search on a real engine, against exhaustive scoring with transformers."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import pytest
-import ray
 import torch
 
-from teacher_infer.config import VllmConfig
 from teacher_infer.prompts import prompt, response
 from teacher_infer.search import Found
 from tests.teacher_fixtures import TITLES
@@ -43,39 +41,25 @@ def exact(tiny_teacher) -> list[list[tuple[float, int]]]:
 
 
 class Engine(NamedTuple):
-    """An engine of its own process, as in the product."""
+    """The search on the engine that all tests share."""
 
-    actor: Any
+    ask: Any
 
     def search(self, rows: Sequence[int] = range(len(HISTORIES)), **options: Any) -> list[Found]:
         given = {name: [value[row] for row in rows] for name, value in options.items() if isinstance(value, list)}
-        histories = [HISTORIES[row] for row in rows]
-        return ray.get(self.actor.search.remote(histories, **(options | given)))
+        return self.ask(_search, [HISTORIES[row] for row in rows], **(options | given))
+
+
+def _search(engine: Any, histories: list[list[str]], **options: Any) -> list[Found]:
+    from teacher_infer.search import search
+    from teacher_infer.trie import TitleTrie
+
+    return search(engine, histories, TitleTrie(engine.title_tokens(CATALOGUE)), **options)
 
 
 @pytest.fixture(scope="module")
-def engine(tiny_teacher) -> Iterator[Engine]:
-    @ray.remote(num_cpus=1)
-    class Holder:
-        def __init__(self) -> None:
-            from teacher_infer.engine import VllmEngine
-            from teacher_infer.trie import TitleTrie
-
-            # Two blocks more than one row needs: rows take turns.
-            self.engine = VllmEngine(tiny_teacher.teacher, "generate", VllmConfig(max_num_seqs=8))
-            self.trie = TitleTrie(self.engine.title_tokens(CATALOGUE))
-
-        def search(self, histories: list[list[str]], **options: Any) -> list[Found]:
-            from teacher_infer.search import search
-
-            return search(self.engine, histories, self.trie, **options)
-
-        def generate(self, histories: list[list[str]], beams: int) -> list[Any]:
-            return self.engine.generate(histories, 24, beams)
-
-    holder = Holder.remote()
-    yield Engine(holder)
-    ray.kill(holder)
+def engine(generator) -> Engine:
+    return Engine(generator)
 
 
 def ranking(scores: dict[int, float]) -> list[int]:
@@ -177,17 +161,3 @@ def test_neighbours_in_the_batch_change_no_rank(engine):
 def test_prompts_are_read_from_the_cache(engine):
     for found in engine.search([2], k=10, beams=10):
         assert 0 < found.cached < found.tokens
-
-
-def test_an_unconstrained_beam_generates_what_transformers_generates(engine, tiny_teacher):
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    model = AutoModelForCausalLM.from_pretrained(tiny_teacher.teacher, dtype=torch.float32).eval()
-    tokenizer = AutoTokenizer.from_pretrained(tiny_teacher.teacher)
-    generated = ray.get(engine.actor.generate.remote(HISTORIES[:3], 4))
-    for history, answer in zip(HISTORIES, generated, strict=False):
-        inputs = tokenizer(prompt(history), return_tensors="pt").input_ids
-        output = model.generate(inputs, max_new_tokens=24, num_beams=4, do_sample=False)[0, inputs.shape[1] :]
-        assert answer.text == tokenizer.decode(output, skip_special_tokens=True)
-        assert answer.prompt_tokens == inputs.shape[1]
-        assert answer.new_tokens > 1
