@@ -15,10 +15,9 @@ from pydantic import BaseModel, ValidationError
 from cluster.config import describe
 from cluster.errors import ConfigError
 from compare.config import PLAIN, PLAIN_SETTINGS, CompareConfig
-from student_train.config import TrainConfig
+from student_train.config import TrainConfig, dro_weight
 from student_train.loop import Materials, fit
 from student_train.outcome import measure
-from student_train.step import dro_weight
 from student_train.train import check_inputs, load_materials
 
 _NOT_IN_THE_RESULT = {"output", "overwrite", "register_as", "workers", "cluster", "tracking"}

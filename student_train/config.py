@@ -88,6 +88,11 @@ class DistillationConfig(Config):
         return self.embedding != "none" and self.ed_weight > 0
 
 
+def on(weight: float) -> bool:
+    """Whether a weight switches its part on; what members that train together hold as a tensor does."""
+    return not isinstance(weight, float | int) or weight > 0
+
+
 class TrainConfig(Config):
     """Train a student on a prepared data set, distilled from a teacher's labels if they are given."""
 
@@ -121,3 +126,10 @@ class TrainConfig(Config):
     engine: EngineConfig = EngineConfig()
     cluster: ClusterConfig = ClusterConfig()
     tracking: TrackingConfig = TrackingConfig()
+
+
+def dro_weight(config: TrainConfig) -> float:
+    """Alpha of the DRO term, which the student dros has by default."""
+    if config.objective.dro_weight is not None:
+        return config.objective.dro_weight
+    return 0.1 if config.student == "dros" else 0.0

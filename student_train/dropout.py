@@ -4,6 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from student_train.memberwise import each, of_own_rows, present
+
 LEVELS = 256
 
 
@@ -17,14 +19,32 @@ class Dropout(nn.Module):
     def __init__(self, rate: float) -> None:
         super().__init__()
         self.rate = rate
-        self.cut = min(round(rate * LEVELS), LEVELS - 1)
 
     def forward(self, values: Tensor) -> Tensor:
         """``values`` with elements dropped while training, as they are otherwise."""
-        if not self.training or self.cut == 0:
+        if not self.training:
+            return values
+        if members := present():
+            rates, streams = members.dropout, members.masks
+            if not any(rates):
+                return values
+            draw = of_own_rows(lambda member, own: mask(own, rates[member], streams[member]), members)
+            return values * each(draw, values.detach())
+        if not self.rate:
             return values
         if values.is_cuda:
             return functional.dropout(values, self.rate)
-        words = torch.empty(-(-values.numel() // 8), dtype=torch.int64).random_(-(2**63), 2**63 - 1)
-        kept = words.view(torch.uint8)[: values.numel()].view(values.shape) >= self.cut
-        return values * kept.to(values.dtype).mul_(LEVELS / (LEVELS - self.cut))
+        return values * mask(values, self.rate)
+
+
+def mask(values: Tensor, rate: float, generator: torch.Generator | None = None) -> Tensor:
+    """What dropout multiplies ``values`` with: 0, or the inverse of the share that is kept."""
+    if values.is_cuda:
+        return torch.empty_like(values).bernoulli_(1 - rate, generator=generator).div_(1 - rate)
+    cut = min(round(rate * LEVELS), LEVELS - 1)
+    if not cut:
+        return torch.ones_like(values)
+    words = torch.empty(-(-values.numel() // 8), dtype=torch.int64)
+    words.random_(-(2**63), 2**63 - 1, generator=generator)
+    kept = words.view(torch.uint8)[: values.numel()].view(values.shape) >= cut
+    return kept.to(values.dtype).mul_(LEVELS / (LEVELS - cut))

@@ -10,6 +10,7 @@ from cluster.errors import ConfigError
 from student_train.config import DistillationConfig, StudentConfig
 from student_train.distillation import matching
 from student_train.distillation.embedding import Parts, ProjectedTeacher, projector
+from student_train.memberwise import present
 from student_train.student import Student
 
 
@@ -60,13 +61,16 @@ class Learner(nn.Module):
             matching = self.matching(items, embedded_UD)
         return Learned(scores, matching)
 
-    def set_embedding_weight(self, weight: float) -> None:
+    def set_embedding_weight(self, weight: float | Tensor) -> None:
         """Change the weight of the projected teacher embeddings from the next batch on."""
         if self.projected is not None:
             self.projected.weight = weight
 
     def _wanted(self, history_BL: Tensor, items_BM: Tensor | None) -> list[Tensor] | None:
         """The items that need a projected embedding; none for all."""
+        if present():
+            # How many items a batch has is not the same for all members.
+            return None
         if "output" not in self.sides:
             return [history_BL]
         if items_BM is None:

@@ -86,22 +86,24 @@ def fit(
     progress = Progress(**engine.load(resume)) if resume else Progress()
     step = Step(config, materials.train_count, engine.device)
     steps = -(-materials.total_rows // (materials.world_size * config.batch))
-    untaught = _untaught(engine, config, materials)
-    while progress.epoch < config.epochs and not _exhausted(progress, config):
+    without = _untaught(engine, config, materials)
+    while progress.epoch < config.epochs and not exhausted(progress, config):
         started = time.perf_counter()
         progress.epoch += 1
-        step.trusted = trust(config, materials.teacher_ndcg, untaught, progress.best)
+        step.trusted = trust(config, materials.teacher_ndcg, without, progress.best)
         learner.set_embedding_weight(config.distillation.ed_weight * step.trusted)
         loss = _epoch(engine, step, materials, steps, progress.epoch)
         if progress.epoch % config.evaluate_every == 0 or progress.epoch == config.epochs:
             state = fold(engine.state_dict(), learner)
-            metrics = _validate(engine, _plain(config, materials, state), materials.validation, config.filter_history)
+            metrics = _validate(
+                engine, plain_student(config, materials, state), materials.validation, config.filter_history
+            )
             progress.seconds += time.perf_counter() - started
             progress.record(metrics | {"loss": loss}, state)
             on_evaluation(progress, lambda directory: engine.save(directory, asdict(progress)))
         else:
             progress.seconds += time.perf_counter() - started
-    return _plain(config, materials, progress.best_state).to(engine.device), progress
+    return plain_student(config, materials, progress.best_state).to(engine.device), progress
 
 
 def trust(
@@ -135,10 +137,21 @@ def build(config: TrainConfig, materials: Materials) -> Learner:
     return Learner(config.student, config.shape, n_items, materials.teacher_embeddings, config.distillation)
 
 
+def epoch_seed(config: TrainConfig, epoch: int, rank: int = 0) -> int:
+    """Seed of all that a worker draws in an epoch."""
+    return (config.seed * 1009 + epoch) * 1009 + rank
+
+
+def not_finite(loss: Tensor, place: str, row_id_B: Tensor) -> UserError:
+    """The error of a loss that is not finite."""
+    rows = ", ".join(map(str, row_id_B[:5].tolist()))
+    return UserError(f"loss is {loss.item()} at {place} (rows {rows} …): lower --learning-rate or --distillation.lam")
+
+
 def _epoch(engine: Engine, step: Step, materials: Materials, steps: int, epoch: int) -> float:
     """One pass over this worker's rows; returns the mean loss over all workers."""
     config = step.config
-    seed = (config.seed * 1009 + epoch) * 1009 + materials.rank
+    seed = epoch_seed(config, epoch, materials.rank)
     # Dropout too, so that a resumed epoch draws what an undisturbed one does.
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
@@ -148,11 +161,7 @@ def _epoch(engine: Engine, step: Step, materials: Materials, steps: int, epoch: 
         batch = batch.to(engine.device)
         loss = step(engine, batch, generator).total
         if not loss.isfinite():
-            rows = ", ".join(map(str, batch.row_id[:5].tolist()))
-            raise UserError(
-                f"loss is {loss.item()} at epoch {epoch}, step {number}, worker {materials.rank} (rows {rows} …): "
-                "lower --learning-rate or --distillation.lam"
-            )
+            raise not_finite(loss, f"epoch {epoch}, step {number}, worker {materials.rank}", batch.row_id)
         engine.backward(loss)
         engine.step()
         total += loss.detach()
@@ -168,16 +177,22 @@ def _untaught(engine: Engine, config: TrainConfig, materials: Materials) -> dict
     """Validation metrics of item transitions, if there is a teacher to judge; a collective call."""
     if not materials.teacher_ndcg or not config.distillation.trust:
         return {}
+    return metric_means(engine.mean(untaught(config, materials).to(engine.device)).cpu())
+
+
+def untaught(config: TrainConfig, materials: Materials) -> Tensor:
+    """Metric sums of item transitions on this worker's validation rows."""
     transitions = Transitions(materials.train, len(materials.train_count))
-    sums = evaluate(transitions, materials.validation, torch.device("cpu"), config.filter_history)
-    return metric_means(engine.mean(sums.to(engine.device)).cpu())
+    return evaluate(transitions, materials.validation, torch.device("cpu"), config.filter_history)
 
 
-def _plain(config: TrainConfig, materials: Materials, state: dict[str, Tensor]) -> Student:
+def plain_student(config: TrainConfig, materials: Materials, state: dict[str, Tensor]) -> Student:
+    """The student that holds folded weights."""
     student = Student(config.student, config.shape, len(materials.train_count))
     student.load_state_dict(state)
     return student
 
 
-def _exhausted(progress: Progress, config: TrainConfig) -> bool:
+def exhausted(progress: Progress, config: TrainConfig) -> bool:
+    """Whether the patience ran out."""
     return progress.epoch - progress.best_epoch >= config.patience * config.evaluate_every

@@ -66,10 +66,12 @@ class Rows:
 
     def batches(self, size: int, steps: int, generator: torch.Generator) -> Iterator["Rows"]:
         """``steps`` batches of ``size`` rows in random order, wrapping around where the rows do not suffice."""
+        yield from map(self.take, self.order(size, steps, generator))
+
+    def order(self, size: int, steps: int, generator: torch.Generator) -> Tensor:
+        """The rows [steps, size] of these batches."""
         order = torch.randperm(len(self), generator=generator)
-        order = order.repeat(-(-steps * size // len(order)))
-        for start in range(0, steps * size, size):
-            yield self.take(order[start : start + size])
+        return order.repeat(-(-steps * size // len(order)))[: steps * size].view(steps, size)
 
 
 def read_rows(dataset: Path, split: Split, length: int, padding: int, rank: int = 0, world_size: int = 1) -> Rows:

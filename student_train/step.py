@@ -1,15 +1,17 @@
 """The loss of one batch: a plain function of tensors."""
 
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from student_train.cloze import cloze
-from student_train.config import TrainConfig
+from student_train.config import TrainConfig, dro_weight, on
 from student_train.distillation import Lesson, ranking
 from student_train.learner import Learned
+from student_train.memberwise import drawn
 from student_train.objectives import objective
 from student_train.objectives.base import Items
 from student_train.objectives.dro import dro, propensity
@@ -69,7 +71,7 @@ class Step:
         self.config = config
         self.objective = objective(config.objective)
         self.ranking = ranking(config.distillation.strategy) if config.distillation.lam else None
-        self.trusted = 1.0
+        self.trusted: float | Tensor = 1.0
         """Share of the distillation's weights that counts: falls as the student overtakes the teacher."""
         self.dro_weight = dro_weight(config)
         self.propensity_N = propensity(train_count_N).to(device)
@@ -84,16 +86,28 @@ class Step:
             batch: its rows, with teacher lists if the student is distilled.
             generator: of all that is sampled.
         """
+        return self.losses(model, batch, self.with_cloze(batch, generator), generator)
+
+    def weighed(self, config: TrainConfig, trusted: float | Tensor) -> "Step":
+        """The same step with the weights of another config and trust."""
+        other = copy(self)
+        other.config, other.trusted = config, trusted
+        other.objective, other.dro_weight = objective(config.objective), dro_weight(config)
+        return other
+
+    def losses(self, model: Scorer, batch: Rows, both: Rows, generator: torch.Generator) -> Losses:
+        """The same from :meth:`with_cloze`'s rows; of these, rows with a negative id do not count."""
         distillation = self.config.distillation
         strategy = self.ranking if batch.teacher else None
-        both = self._with_cloze(batch, generator)
         scored, matching = self._score(model, both, strategy is not None, generator)
         own, hidden = scored.parted(len(batch))
         none = own.every_BN.new_zeros(())
-        losses = Losses(self._student_loss(own), none, self.trusted * distillation.lam * matching, none)
+        losses = Losses(self._student_loss(own).mean(), none, self.trusted * distillation.lam * matching, none)
         if hidden:
-            losses.cloze = self.trusted * distillation.cloze * self._student_loss(hidden)
-        if self.dro_weight:
+            counts_H = both.row_id[len(batch) :] >= 0
+            mean = (self._student_loss(hidden) * counts_H).sum() / counts_H.sum().clamp(min=1)
+            losses.cloze = self.trusted * distillation.cloze * mean
+        if on(self.dro_weight):
             beta = self.config.objective.dro_beta
             losses.dro = self.dro_weight * dro(own.every_BN, batch.target, self.propensity_N, beta)
         if strategy and batch.teacher:
@@ -101,21 +115,24 @@ class Step:
             losses.distillation = self.trusted * distillation.lam * strategy(lesson)
         return losses
 
-    def _with_cloze(self, batch: Rows, generator: torch.Generator) -> Rows:
+    def with_cloze(self, batch: Rows, generator: torch.Generator) -> Rows:
         """The batch, followed by its Cloze rows if they are asked for, so that the model runs once."""
         distillation = self.config.distillation
-        if batch.teacher is None or not distillation.joins or not distillation.cloze:
+        if batch.teacher is None or not distillation.joins or not on(distillation.cloze):
             return batch
         return batch.followed_by(cloze(batch, len(self.popularity_N), generator))
 
     def _score(self, model: Scorer, batch: Rows, ranked: bool, generator: torch.Generator) -> tuple[Scored, Tensor]:
-        sampled_BM = self.objective.draw(batch.target, batch.history, self.popularity_N, generator)
+        sampled_BM = drawn(self._draw, generator, batch.target, batch.history)
         items = Items(batch.target, sampled_BM, self.popularity_N)
         items_BM = torch.cat([batch.target[:, None], sampled_BM], dim=1)
-        every = self.objective.full or self.dro_weight > 0 or ranked
+        every = self.objective.full or on(self.dro_weight) or ranked
         learned = model(batch.history, None if every else items_BM)
         scores = learned.scores.float()
         return Scored(scores, scores.gather(1, items_BM) if every else scores, items), learned.matching
+
+    def _draw(self, generator: torch.Generator, target_B: Tensor, history_BL: Tensor) -> Tensor:
+        return self.objective.draw(target_B, history_BL, self.popularity_N, generator)
 
     def _student_loss(self, scored: Scored) -> Tensor:
         negatives = scored.every_BN if self.objective.full else scored.scores_BM[:, 1:]
@@ -135,10 +152,3 @@ class Step:
             objective=self.objective,
             generator=generator,
         )
-
-
-def dro_weight(config: TrainConfig) -> float:
-    """Alpha of the DRO term, which the student dros has by default."""
-    if config.objective.dro_weight is not None:
-        return config.objective.dro_weight
-    return 0.1 if config.student == "dros" else 0.0

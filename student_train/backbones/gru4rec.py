@@ -2,9 +2,11 @@
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from student_train.config import StudentConfig
 from student_train.dropout import Dropout
+from student_train.memberwise import each, present
 
 
 class GRU4Rec(nn.Module):
@@ -25,6 +27,17 @@ class GRU4Rec(nn.Module):
         # The GRU must start at the first real item, so the padding moves to the right.
         order_BL = (torch.arange(length, device=lengths.device) + (length - lengths)[:, None]) % length
         started_BLD = torch.take_along_dim(self.dropout(embedded_BLD), order_BL[:, :, None], dim=1)
-        states_BLD, _ = self.gru(started_BLD)
+        states_BLD = self._run(started_BLD)
         newest_B = (lengths - 1).clamp(min=0)
         return self.norm(torch.take_along_dim(states_BLD, newest_B[:, None, None], dim=1).squeeze(1))
+
+    def _run(self, started_BLD: Tensor) -> Tensor:
+        if not present():
+            return self.gru(started_BLD)[0]
+        names, weights = zip(*self.gru.named_parameters(), strict=True)
+
+        # vmap has no rule for a GRU.
+        def own(_: int, values_BLD: Tensor, *own_weights: Tensor) -> Tensor:
+            return functional_call(self.gru, dict(zip(names, own_weights, strict=True)), values_BLD)[0]
+
+        return each(own, started_BLD, *weights)

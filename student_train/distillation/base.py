@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from student_train.config import DistillationConfig
+from student_train.memberwise import drawn
 from student_train.objectives import Objective
 from student_train.rows import Taught
 
@@ -55,5 +56,9 @@ class Lesson:
 
     def unlisted(self, count: int) -> Tensor:
         """Items [B, count] drawn uniformly, rarely one of the teacher's list."""
-        shape = (len(self.target_B), count)
-        return torch.randint(self.scores_BN.shape[1], shape, generator=self.generator).to(self.target_B)
+
+        def draw(generator: torch.Generator, target_B: Tensor) -> Tensor:
+            return torch.randint(n_items, (len(target_B), count), generator=generator).to(target_B)
+
+        n_items = self.scores_BN.shape[1]
+        return drawn(draw, self.generator, self.target_B)

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from data_prep.schema import ScoreKind
 from data_prep.scores import sign
-from student_train.config import DistillationConfig
+from student_train.config import DistillationConfig, on
 
 
 def confidence(target_score_B: Tensor, kind: ScoreKind, every_score_S: Tensor) -> Tensor:
@@ -52,7 +52,7 @@ def importance(scores_BN: Tensor, teacher_items_BK: Tensor, confidence_B: Tensor
     top_k = teacher_items_BK.shape[1]
     position_K = position_weights(top_k, config.beta).to(scores_BN)
     weights_BK = config.gamma_position * position_K + config.gamma_confidence * confidence_B[:, None] / top_k
-    if config.gamma_consistency:
+    if on(config.gamma_consistency):
         weights_BK = weights_BK + config.gamma_consistency * consistency(scores_BN, teacher_items_BK)
     return weights_BK
 

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from student_train.config import DistillationConfig
+from student_train.config import DistillationConfig, on
 from student_train.distillation.base import Lesson
 from student_train.distillation.importance import consistency, position_weights
 from student_train.objectives.dro import dro_rows
@@ -22,7 +22,7 @@ def dllm2rec_official(lesson: Lesson) -> Tensor:
     negative_B = -functional.logsigmoid(1 - lesson.negative_BM[:, 0])
     candidates_BK = -functional.logsigmoid(lesson.candidates_BK)
     loss = (weights_BK * (candidates_BK + negative_B[:, None])).mean(0).sum()
-    if lesson.dro_weight:
+    if on(lesson.dro_weight):
         for weight_B, item_B in zip(weights_BK.unbind(1), lesson.teacher.items.unbind(1), strict=True):
             # The mean over all pairs of a product is the product of the means.
             robust_B = dro_rows(lesson.scores_BN, item_B, lesson.propensity_N, lesson.dro_beta)

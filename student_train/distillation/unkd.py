@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from student_train.distillation.base import Lesson
+from student_train.memberwise import drawn
 
 STRATA = 4
 
@@ -19,11 +20,15 @@ def unkd(lesson: Lesson) -> Tensor:
     """
     stratum_N, members, first_S, size_S = _strata(lesson.popularity_N)
     stratum_BK = stratum_N[lesson.teacher.items]
-    drawn_BK = torch.rand(stratum_BK.shape, generator=lesson.generator).to(lesson.scores_BN.device)
+    drawn_BK = drawn(_draw, lesson.generator, stratum_BK)
     below_BK = members[first_S[stratum_BK] + (drawn_BK * size_S[stratum_BK]).long()]
     listed_BK = (below_BK[:, :, None] == lesson.teacher.items[:, None, :]).any(2)
     gap_BK = lesson.candidates_BK - lesson.scores_BN.gather(1, below_BK)
     return -(functional.logsigmoid(gap_BK) * ~listed_BK).mean()
+
+
+def _draw(generator: torch.Generator, stratum_BK: Tensor) -> Tensor:
+    return torch.rand(stratum_BK.shape, generator=generator).to(stratum_BK.device)
 
 
 @lru_cache(maxsize=2)

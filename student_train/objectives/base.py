@@ -51,7 +51,7 @@ class Objective(ABC):
 
     @abstractmethod
     def loss(self, target_B: Tensor, negative_BM: Tensor, items: Items) -> Tensor:
-        """Scalar mean over rows.
+        """Loss of every row [B]; a batch counts with its mean.
 
         Args:
             target_B: logits of the targets.

@@ -8,10 +8,10 @@ from student_train.objectives.base import Items, Objective
 
 
 class BCE(Objective):
-    """Mean of −log σ(ŷ_target) and −log(1 − σ(ŷ_negative)) over targets and negatives alike."""
+    """Mean of −log σ(ŷ_target) and −log(1 − σ(ŷ_negative)) over target and negatives alike."""
 
     def loss(self, target_B: Tensor, negative_BM: Tensor, items: Items) -> Tensor:
         """See the class."""
         positive = -functional.logsigmoid(target_B)
         negative = -functional.logsigmoid(-negative_BM)
-        return torch.cat([positive[:, None], negative], dim=1).mean()
+        return torch.cat([positive[:, None], negative], dim=1).mean(1)

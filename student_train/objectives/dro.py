@@ -28,23 +28,40 @@ def dro(scores_BN: Tensor, target_B: Tensor, propensity_N: Tensor, beta: float) 
 
 def dro_rows(scores_BN: Tensor, target_B: Tensor, propensity_N: Tensor, beta: float) -> Tensor:
     """The same row by row [B]."""
-    return _LogSumExp.apply(scores_BN, target_B, propensity_N / beta)
+    return _LogSumExp.apply(scores_BN, target_B, propensity_N / beta)[0]
 
 
 class _LogSumExp(torch.autograd.Function):
-    """The log-sum per row [B], with its gradient computed on the way: three passes over [B, N] instead of nine."""
+    """The log-sum per row, with its gradient computed on the way: three passes over [B, N] instead of nine.
+
+    Scores [..., B, N], targets [..., B] and scales that broadcast against the scores.
+    """
 
     @staticmethod
-    def forward(ctx: Any, scores_BN: Tensor, target_B: Tensor, scale_N: Tensor) -> Tensor:  # noqa: ANN401
-        target_B1 = target_B[:, None]
-        distance_BN = scores_BN.scatter_add(1, target_B1, -torch.ones_like(target_B1, dtype=scores_BN.dtype))
+    def forward(scores_BN: Tensor, target_B: Tensor, scale_N: Tensor) -> tuple[Tensor, Tensor]:
+        target_B1 = target_B[..., None]
+        distance_BN = scores_BN.scatter_add(-1, target_B1, -torch.ones_like(target_B1, dtype=scores_BN.dtype))
         exponents_BN = distance_BN.square().mul_(scale_N)
-        total_B1 = exponents_BN.logsumexp(1, keepdim=True)
+        total_B1 = exponents_BN.logsumexp(-1, keepdim=True)
         share_BN = exponents_BN.sub_(total_B1).exp_()
-        ctx.save_for_backward(share_BN.mul_(distance_BN).mul_(2 * scale_N))
-        return total_B1.squeeze(1)
+        return total_B1.squeeze(-1), share_BN.mul_(distance_BN).mul_(2 * scale_N)
 
     @staticmethod
-    def backward(ctx: Any, gradient_B: Tensor) -> tuple[Tensor, None, None]:  # noqa: ANN401
+    def setup_context(ctx: Any, inputs: Any, output: tuple[Tensor, Tensor]) -> None:  # noqa: ANN401
+        slope_BN = output[1]
+        ctx.mark_non_differentiable(slope_BN)
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(slope_BN)
+
+    @staticmethod
+    def backward(ctx: Any, gradient_B: Tensor | None, _: None) -> tuple[Tensor | None, None, None]:  # noqa: ANN401
         (slope_BN,) = ctx.saved_tensors
-        return slope_BN * gradient_B[:, None], None, None
+        return None if gradient_B is None else slope_BN * gradient_B[..., None], None, None
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, *tensors: Tensor) -> tuple[tuple[Tensor, Tensor], tuple[int, int]]:  # noqa: ANN401
+        scores_MBN, target_MB, scale = (
+            t.expand(info.batch_size, *t.shape) if dim is None else t.movedim(dim, 0)
+            for t, dim in zip(tensors, in_dims, strict=True)
+        )
+        return _LogSumExp.apply(scores_MBN, target_MB, scale[:, None]), (0, 0)

@@ -14,10 +14,10 @@ class GBCE(Objective):
     """
 
     def loss(self, target_B: Tensor, negative_BM: Tensor, items: Items) -> Tensor:
-        """Mean of −β log σ(ŷ_target) and −log(1 − σ(ŷ_negative)) over targets and negatives alike."""
+        """Mean of −β log σ(ŷ_target) and −log(1 − σ(ŷ_negative)) over target and negatives alike."""
         rate = negative_BM.shape[1] / (len(items.popularity_N) - 1)
         calibration = self.config.gbce_calibration
         beta = rate * (calibration * (1 - 1 / rate) + 1 / rate)
         positive = -beta * functional.logsigmoid(target_B)
         negative = -functional.logsigmoid(-negative_BM)
-        return torch.cat([positive[:, None], negative], dim=1).mean()
+        return torch.cat([positive[:, None], negative], dim=1).mean(1)

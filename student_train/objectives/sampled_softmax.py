@@ -28,7 +28,7 @@ class SampledSoftmax(Objective):
         negative_BM = negative_BM - expected_BM
         negative_BM = negative_BM.masked_fill(items.negative_BM == items.target_B[:, None], -torch.inf)
         logits = torch.cat([target_B[:, None], negative_BM], dim=1)
-        return functional.cross_entropy(logits, torch.zeros_like(items.target_B))
+        return functional.cross_entropy(logits, torch.zeros_like(items.target_B), reduction="none")
 
     def log_likelihood(self, scores_BN: Tensor, items_BK: Tensor) -> Tensor:
         """Log softmax over the catalogue."""

@@ -7,13 +7,13 @@ from student_train.objectives.base import Items, Objective
 
 
 class Softmax(Objective):
-    """Mean of −log softmax(ŷ)_target."""
+    """−log softmax(ŷ)_target."""
 
     full = True
 
     def loss(self, target_B: Tensor, negative_BM: Tensor, items: Items) -> Tensor:
         """See the class."""
-        return functional.cross_entropy(negative_BM, items.target_B)
+        return functional.cross_entropy(negative_BM, items.target_B, reduction="none")
 
     def log_likelihood(self, scores_BN: Tensor, items_BK: Tensor) -> Tensor:
         """Log softmax over the catalogue."""

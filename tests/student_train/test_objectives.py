@@ -26,7 +26,7 @@ def loss(name: str, negative: torch.Tensor = NEGATIVE, **settings: object) -> fl
     made = objective(ObjectiveConfig(loss=name, **settings))
     target_scores = SCORES.gather(1, TARGET[:, None])[:, 0]
     others = SCORES if made.full else SCORES.gather(1, negative)
-    return made.loss(target_scores, others, Items(TARGET, negative, POPULARITY)).item()
+    return made.loss(target_scores, others, Items(TARGET, negative, POPULARITY)).mean().item()
 
 
 def test_bce_is_the_mean_over_targets_and_negatives() -> None:
