@@ -1,10 +1,13 @@
 """Dropout that does not spend most of a small student's CPU time on random numbers."""
 
+from collections.abc import Sequence
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from student_train.memberwise import each, of_own_rows, present
+from student_train.memberwise import Members, batched, present
 
 LEVELS = 256
 
@@ -25,26 +28,42 @@ class Dropout(nn.Module):
         if not self.training:
             return values
         if members := present():
-            rates, streams = members.dropout, members.masks
-            if not any(rates):
-                return values
-            draw = of_own_rows(lambda member, own: mask(own, rates[member], streams[member]), members)
-            return values * each(draw, values.detach())
+            return values * batched(partial(masks, members), values.detach()) if any(members.dropout) else values
         if not self.rate:
             return values
         if values.is_cuda:
             return functional.dropout(values, self.rate)
-        return values * mask(values, self.rate)
+        bits = _bytes([len(values)], [None], values[None])[0]
+        return values * (bits >= _cut(self.rate)).to(values.dtype).mul_(_scale(self.rate))
 
 
-def mask(values: Tensor, rate: float, generator: torch.Generator | None = None) -> Tensor:
-    """What dropout multiplies ``values`` with: 0, or the inverse of the share that is kept."""
-    if values.is_cuda:
-        return torch.empty_like(values).bernoulli_(1 - rate, generator=generator).div_(1 - rate)
-    cut = min(round(rate * LEVELS), LEVELS - 1)
-    if not cut:
-        return torch.ones_like(values)
-    words = torch.empty(-(-values.numel() // 8), dtype=torch.int64)
-    words.random_(-(2**63), 2**63 - 1, generator=generator)
-    kept = words.view(torch.uint8)[: values.numel()].view(values.shape) >= cut
-    return kept.to(values.dtype).mul_(LEVELS / (LEVELS - cut))
+def masks(members: Members, values_MB: Tensor) -> Tensor:
+    """What dropout multiplies the values [M, B, …] of members with: 0, or the inverse of the share that is kept."""
+    if values_MB.is_cuda:
+        mask = torch.ones_like(values_MB)
+        for own, rows, rate, stream in zip(mask, members.rows, members.dropout, members.masks, strict=True):
+            own[:rows].bernoulli_(1 - rate, generator=stream).div_(1 - rate)
+        return mask
+    bits = _bytes(members.rows, members.masks, values_MB)
+    cuts, scales = (
+        torch.tensor([of(rate) for rate in members.dropout]).view(-1, *[1] * (bits.dim() - 1)) for of in (_cut, _scale)
+    )
+    return (bits >= cuts).to(values_MB.dtype).mul_(scales)
+
+
+def _bytes(rows: Sequence[int], streams: Sequence[torch.Generator | None], like_MB: Tensor) -> Tensor:
+    """A random byte per element of the first ``rows`` rows of each member, from its stream."""
+    size = like_MB[0].numel()
+    words = torch.empty(len(like_MB), -(-size // 8), dtype=torch.int64)
+    for own, count, stream in zip(words, rows, streams, strict=True):
+        drawn = size // like_MB.shape[1] * count
+        own[: -(-drawn // 8)].random_(-(2**63), 2**63 - 1, generator=stream)
+    return words.view(torch.uint8)[:, :size].view(like_MB.shape)
+
+
+def _cut(rate: float) -> int:
+    return min(round(rate * LEVELS), LEVELS - 1)
+
+
+def _scale(rate: float) -> float:
+    return LEVELS / (LEVELS - _cut(rate))

@@ -4,7 +4,7 @@ Most of a training step can: one call of ``vmap`` serves all members. Random dra
 what it would draw alone, nor can what ``vmap`` has no rule for.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -47,10 +47,22 @@ def present() -> Members | None:
     return _present
 
 
+def batched(function: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
+    """``function(*tensors)`` with the members of the enclosing ``vmap`` as first dimension of tensors and result.
+
+    It is differentiated as it stands.
+    """
+    result: Tensor = _Batched.apply(function, *tensors)
+    return result
+
+
 def each(function: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
-    """``function(member, *tensors)`` for every member of the enclosing ``vmap``; differentiable in ``tensors``."""
-    stacked: Tensor = _Each.apply(function, *tensors)
-    return stacked
+    """``function(member, *tensors)`` for every member of the enclosing ``vmap``."""
+
+    def one_by_one(*stacked: Tensor) -> Tensor:
+        return torch.stack([function(member, *own) for member, own in enumerate(zip(*stacked, strict=True))])
+
+    return batched(one_by_one, *tensors)
 
 
 def drawn(draw: Callable[..., Tensor], generator: torch.Generator, *tensors: Tensor) -> Tensor:
@@ -64,22 +76,16 @@ def drawn(draw: Callable[..., Tensor], generator: torch.Generator, *tensors: Ten
     members = present()
     if members is None:
         return draw(generator, *tensors)
-    generators = members.samples
-    return each(of_own_rows(lambda member, *own: draw(generators[member], *own), members), *tensors)
+    generators, rows = members.samples, members.rows
+
+    def own(member: int, *values: Tensor) -> Tensor:
+        made = draw(generators[member], *(value[: rows[member]] for value in values))
+        return functional.pad(made, (0, 0) * (made.dim() - 1) + (0, len(values[0]) - len(made)))
+
+    return each(own, *tensors)
 
 
-def of_own_rows(draw: Callable[..., Tensor], members: Members) -> Callable[..., Tensor]:
-    """``draw`` on a member's own rows, padded with zeros where others have more."""
-
-    def padded(member: int, *tensors: Tensor) -> Tensor:
-        rows = members.rows[member]
-        own = draw(member, *(values[:rows] for values in tensors))
-        return functional.pad(own, (0, 0) * (own.dim() - 1) + (0, len(tensors[0]) - len(own)))
-
-    return padded
-
-
-class _Each(torch.autograd.Function):
+class _Batched(torch.autograd.Function):
     """Exists for its rule for ``vmap``."""
 
     @staticmethod
@@ -92,8 +98,12 @@ class _Each(torch.autograd.Function):
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, function: Callable[..., Tensor], *tensors: Tensor) -> tuple[Tensor, int]:  # noqa: ANN401
-        def own(member: int) -> list[Tensor]:
-            dims = in_dims[1:]
-            return [t if dim is None else t.select(dim, member) for t, dim in zip(tensors, dims, strict=True)]
+        return function(*stacked(info.batch_size, in_dims[1:], tensors)), 0
 
-        return torch.stack([function(member, *own(member)) for member in range(info.batch_size)]), 0
+
+def stacked(size: int, dims: Iterable[int | None], tensors: Iterable[Tensor]) -> list[Tensor]:
+    """Tensors that a rule for ``vmap`` is given, with the members first; what they share is repeated without a copy."""
+    return [
+        values.expand(size, *values.shape) if dim is None else values.movedim(dim, 0)
+        for values, dim in zip(tensors, dims, strict=True)
+    ]

@@ -5,6 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from student_train.memberwise import stacked
+
 PROPENSITY_EXPONENT = 0.05
 
 
@@ -60,8 +62,5 @@ class _LogSumExp(torch.autograd.Function):
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, *tensors: Tensor) -> tuple[tuple[Tensor, Tensor], tuple[int, int]]:  # noqa: ANN401
-        scores_MBN, target_MB, scale = (
-            t.expand(info.batch_size, *t.shape) if dim is None else t.movedim(dim, 0)
-            for t, dim in zip(tensors, in_dims, strict=True)
-        )
-        return _LogSumExp.apply(scores_MBN, target_MB, scale[:, None]), (0, 0)
+        scores_MBN, target_MB, scale_MN = stacked(info.batch_size, in_dims, tensors)
+        return _LogSumExp.apply(scores_MBN, target_MB, scale_MN[:, None]), (0, 0)
