@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from student_train.memberwise import Members, batched, present
+from student_train.memberwise import Streams, batched, present
 
 LEVELS = 256
 
@@ -27,8 +27,8 @@ class Dropout(nn.Module):
         """``values`` with elements dropped while training, as they are otherwise."""
         if not self.training:
             return values
-        if members := present():
-            return values * batched(partial(masks, members), values.detach()) if any(members.dropout) else values
+        if streams := present():
+            return values * batched(partial(masks, streams), values.detach()) if any(streams.dropout) else values
         if not self.rate:
             return values
         if values.is_cuda:
@@ -37,16 +37,16 @@ class Dropout(nn.Module):
         return values * (bits >= _cut(self.rate)).to(values.dtype).mul_(_scale(self.rate))
 
 
-def masks(members: Members, values_MB: Tensor) -> Tensor:
+def masks(streams: Streams, values_MB: Tensor) -> Tensor:
     """What dropout multiplies the values [M, B, …] of members with: 0, or the inverse of the share that is kept."""
     if values_MB.is_cuda:
         mask = torch.ones_like(values_MB)
-        for own, rows, rate, stream in zip(mask, members.rows, members.dropout, members.masks, strict=True):
+        for own, rows, rate, stream in zip(mask, streams.rows, streams.dropout, streams.masks, strict=True):
             own[:rows].bernoulli_(1 - rate, generator=stream).div_(1 - rate)
         return mask
-    bits = _bytes(members.rows, members.masks, values_MB)
+    bits = _bytes(streams.rows, streams.masks, values_MB)
     cuts, scales = (
-        torch.tensor([of(rate) for rate in members.dropout]).view(-1, *[1] * (bits.dim() - 1)) for of in (_cut, _scale)
+        torch.tensor([of(rate) for rate in streams.dropout]).view(-1, *[1] * (bits.dim() - 1)) for of in (_cut, _scale)
     )
     return (bits >= cuts).to(values_MB.dtype).mul_(scales)
 

@@ -15,7 +15,7 @@ from torch.nn import functional
 
 
 @dataclass
-class Members:
+class Streams:
     """The random streams of students that train together, in the order of the batch."""
 
     samples: list[torch.Generator]
@@ -28,22 +28,22 @@ class Members:
     """Own rows of the present batch; those that follow are there because another member has more."""
 
 
-_present: Members | None = None
+_present: Streams | None = None
 
 
 @contextmanager
-def training_together(members: Members) -> Iterator[None]:
-    """Draw from the streams of ``members`` instead of torch's own and the one that the caller names."""
+def training_together(streams: Streams) -> Iterator[None]:
+    """Draw from ``streams`` instead of torch's own and the one that the caller names."""
     global _present  # as torch's own generator is
-    _present = members
+    _present = streams
     try:
         yield
     finally:
         _present = None
 
 
-def present() -> Members | None:
-    """The members of the batch in progress; none while a student trains alone."""
+def present() -> Streams | None:
+    """The streams of the members in training; none while a student trains alone."""
     return _present
 
 
@@ -73,10 +73,10 @@ def drawn(draw: Callable[..., Tensor], generator: torch.Generator, *tensors: Ten
         generator: for a student that trains alone.
         tensors: [B, …].
     """
-    members = present()
-    if members is None:
+    streams = present()
+    if streams is None:
         return draw(generator, *tensors)
-    generators, rows = members.samples, members.rows
+    generators, rows = streams.samples, streams.rows
 
     def own(member: int, *values: Tensor) -> Tensor:
         made = draw(generators[member], *(value[: rows[member]] for value in values))

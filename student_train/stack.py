@@ -1,6 +1,6 @@
 """The weights of students that train together: one tensor per parameter, a slice per member."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -14,17 +14,18 @@ class Stack:
     The optimizer is torch's own, over each member's slices: a parameter group per member.
     """
 
-    def __init__(self, learners: Sequence[nn.Module], configs: Sequence[TrainConfig], device: torch.device) -> None:
-        """Take the present weights of ``learners``, which are of one shape."""
-        named = [dict(learner.named_parameters()) for learner in learners]
+    def __init__(
+        self, weights: Sequence[Mapping[str, Tensor]], configs: Sequence[TrainConfig], device: torch.device
+    ) -> None:
+        """Start from the weights of each member by name; they are copied."""
         self.parameters = {
-            name: torch.stack([own[name].detach() for own in named]).to(device).requires_grad_(first.requires_grad)
-            for name, first in named[0].items()
+            name: torch.stack([own[name].detach() for own in weights]).to(device).requires_grad_(first.requires_grad)
+            for name, first in weights[0].items()
         }
         """[M, …] by name."""
         self._slices = [
             {name: nn.Parameter(values.detach()[member]) for name, values in self._trained().items()}
-            for member in range(len(learners))
+            for member in range(len(weights))
         ]
         groups = [
             {"params": list(own.values()), "lr": config.learning_rate, "weight_decay": config.weight_decay}

@@ -1,5 +1,7 @@
 """Collaborative embedding distillation (paper, section 3.2): item embedding = b_i + ed_weight · g(z_i)."""
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -67,13 +69,20 @@ def projector(teacher_NE: Tensor, width: int, config: DistillationConfig) -> nn.
     linear = nn.Linear(teacher_NE.shape[1], width)
     if config.projector_start == "pca":
         with torch.no_grad():
-            components = torch.linalg.svd(teacher_NE, full_matrices=False).Vh[:width]
+            components = _principal(teacher_NE, width)
             linear.weight[: len(components)] = components
             linear.weight[len(components) :] = 0
             linear.bias.zero_()
     return linear
 
 
+# Searches make many students with one teacher, and either takes minutes where that is large.
+@lru_cache(maxsize=1)
+def _principal(teacher_NE: Tensor, width: int) -> Tensor:
+    return torch.linalg.svd(teacher_NE, full_matrices=False).Vh[:width].clone()
+
+
+@lru_cache(maxsize=1)
 def standardise(teacher_NE: Tensor) -> Tensor:
     """Centre the embeddings and scale them to a mean norm of 1, so that one setting serves teachers of any scale."""
     centred_NE = teacher_NE.float() - teacher_NE.float().mean(0)

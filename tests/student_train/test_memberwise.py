@@ -10,15 +10,15 @@ from torch.func import functional_call, stack_module_state, vmap
 from student_train.config import DistillationConfig, ObjectiveConfig, StudentConfig, TrainConfig
 from student_train.dropout import Dropout
 from student_train.learner import Learner
-from student_train.memberwise import Members, drawn, each, training_together
+from student_train.memberwise import Streams, drawn, each, training_together
 from student_train.registry import OBJECTIVES, RANKINGS
 from student_train.rows import Rows, Taught
 from student_train.step import Step
 
 
-def members(rows: list[int], dropout: tuple[float, ...] = (0.5, 0.5)) -> Members:
+def members(rows: list[int], dropout: tuple[float, ...] = (0.5, 0.5)) -> Streams:
     streams = [[torch.Generator().manual_seed(seed) for seed in (0, 1)] for _ in range(2)]
-    return Members(streams[0], streams[1], list(dropout), rows)
+    return Streams(streams[0], streams[1], list(dropout), rows)
 
 
 def uniform(generator: torch.Generator, values_B: Tensor) -> Tensor:

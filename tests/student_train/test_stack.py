@@ -51,7 +51,10 @@ def advance(stack: Stack, members: list[int], module: nn.Module, step: int) -> N
 
 def test_members_are_updated_as_alone_also_after_one_has_left() -> None:
     made = modules()
-    stack, members = Stack(made, CONFIGS, torch.device("cpu")), [0, 1, 2]
+    stack, members = (
+        Stack([dict(module.named_parameters()) for module in made], CONFIGS, torch.device("cpu")),
+        [0, 1, 2],
+    )
     for step in range(STEPS):
         if step == LEFT:
             first = trained_alone(modules()[0], CONFIGS[0], 0, LEFT)
@@ -67,7 +70,7 @@ def test_members_are_updated_as_alone_also_after_one_has_left() -> None:
 
 def test_the_state_of_those_that_left_is_freed() -> None:
     made = modules()
-    stack = Stack(made, CONFIGS, torch.device("cpu"))
+    stack = Stack([dict(module.named_parameters()) for module in made], CONFIGS, torch.device("cpu"))
     advance(stack, [0, 1, 2], made[0], 0)
     stack.keep([1])
     assert all(len(values) == 1 for values in stack.parameters.values())
