@@ -4,13 +4,13 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import torch
 from ray import train
-from ray.train import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig
+from ray.train import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig, UserCallback
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from cluster.config import WorkersConfig
@@ -22,7 +22,13 @@ Loop = Callable[[Payload], None]
 
 
 def run_workers(
-    loop: Loop, payload: Payload, config: WorkersConfig, name: str, output: Path, checkpoints: Path | None = None
+    loop: Loop,
+    payload: Payload,
+    config: WorkersConfig,
+    name: str,
+    output: Path | None = None,
+    checkpoints: Path | None = None,
+    callbacks: Sequence[UserCallback] = (),
 ) -> None:
     """Run ``loop(payload)`` on every worker and copy the files of the last checkpoint reported to ``output``.
 
@@ -31,9 +37,10 @@ def run_workers(
         payload: settings for the loop; must pickle.
         config: how many workers, and what each needs.
         name: of the run, in Ray's logs and where checkpoints are kept.
-        output: existing directory.
+        output: existing directory; none where the loop reports no checkpoint.
         checkpoints: directory that outlives this process: a run of the same name goes on from the last checkpoint that
             a stopped one left there (or in ``config.storage``). Removed when the run ends well.
+        callbacks: told of every report in this process.
 
     Raises:
         ConfigError: the cluster is too small for the workers asked for.
@@ -55,15 +62,17 @@ def run_workers(
                 failure_config=FailureConfig(max_failures=config.max_failures),
                 checkpoint_config=CheckpointConfig(num_to_keep=1),
                 logging_config=LoggingConfig(log_level="WARNING" if config.autoscale else "ERROR"),
+                callbacks=list(callbacks),
             ),
         )
         try:
             result = trainer.fit()
         except train.TrainingFailedError as error:
             raise _user_error(error) or error from None
-        with result.checkpoint.as_directory() as finished:
-            shutil.copytree(finished, output, dirs_exist_ok=True)
-        result.checkpoint.filesystem.delete_dir(str(PurePosixPath(result.checkpoint.path).parent))
+        if output:
+            with result.checkpoint.as_directory() as finished:
+                shutil.copytree(finished, output, dirs_exist_ok=True)
+            result.checkpoint.filesystem.delete_dir(str(PurePosixPath(result.checkpoint.path).parent))
         if checkpoints:
             shutil.rmtree(checkpoints, ignore_errors=True)
 

@@ -157,7 +157,7 @@ def train_worker(payload: Payload) -> None:
                 save(Path(directory))
                 ray_train.report({"epoch": progress.epoch}, checkpoint=Checkpoint.from_directory(directory))
 
-    student, progress = fit(config, materials, on_evaluation, last_checkpoint())
+    student, progress = fit(config, materials, on_evaluation, last_checkpoint() or config.start_from)
     outcome = measure(config, materials, student, progress)
     with tempfile.TemporaryDirectory() as directory:
         if materials.rank == 0:

@@ -1,78 +1,135 @@
 """Config of the ``tune`` verb."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
 
+import tyro
+import yaml
 from pydantic import Field, model_validator
 
 from cluster.config import ClusterConfig, Config, TrackingConfig
 from student_train.config import TrainConfig
 
-Parameter = Literal[
-    "lam",
-    "ed_weight",
-    "temperature",
-    "trust",
-    "gamma_position",
-    "gamma_confidence",
-    "gamma_consistency",
-    "learning_rate",
-]
-COMMON: tuple[Parameter, ...] = ("lam", "ed_weight", "learning_rate")
-OF_STRATEGY: dict[str, tuple[Parameter, ...]] = {
-    "soft": ("temperature",),
-    "dllm2rec": ("gamma_position", "gamma_confidence", "gamma_consistency"),
-    "dllm2rec-official": ("gamma_position", "gamma_confidence", "gamma_consistency"),
-}
-"""Parameters that have an effect with one strategy and not with every other."""
+Value = bool | int | float | str | None
+Objective = Literal["ndcg@20", "hr@20", "size", "latency"]
+MINIMISED: tuple[Objective, ...] = ("size", "latency")
 
 
-class Range(Config):
-    """Where a parameter is sampled from."""
+class Domain(Config):
+    """Where the values of one field come from: `values`, or a range from `low` to `high`.
 
-    low: float = Field(0.0, ge=0, description="Smallest value.")
-    high: float = Field(1.0, gt=0, description="Largest value.")
+    As text: ``sasrec,gru4rec``, ``0.1..2``, ``0.1..6:log`` or ``1..4:integer``.
+    """
+
+    values: tuple[Value, ...] | None = Field(None, min_length=1, description="The values to choose from.")
+    low: float | None = Field(None, description="Smallest value.")
+    high: float | None = Field(None, description="Largest value.")
     log: bool = Field(False, description="Sample the logarithm evenly instead of the value.")
+    integer: bool = Field(False, description="Whole numbers only.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_text(cls, given: Any) -> Any:  # noqa: ANN401  # whatever the YAML file holds
+        return parse(given) if isinstance(given, str) else given
 
     @model_validator(mode="after")
-    def _not_empty(self) -> "Range":
-        if self.low >= self.high:
+    def _sound(self) -> "Domain":
+        if self.values is not None:
+            if self.low is not None or self.high is not None or self.log or self.integer:
+                raise ValueError("give either values, or low and high")
+            if len(set(map(repr, self.values))) < len(self.values):
+                raise ValueError("a value stands twice")
+        elif self.low is None or self.high is None:
+            raise ValueError("give values, or both low and high")
+        elif self.low >= self.high:
             raise ValueError(f"the range is empty: low {self.low:g} must be below high {self.high:g}")
-        if self.log and self.low == 0:
+        elif self.log and self.low <= 0:
             raise ValueError("a logarithmic range must start above 0")
+        elif self.integer and not (self.low.is_integer() and self.high.is_integer()):
+            raise ValueError("a range of whole numbers must start and end with one")
         return self
+
+    def ends(self) -> tuple[Value, ...]:
+        """All values, or both ends of the range."""
+        if self.values is not None:
+            return self.values
+        return tuple(int(end) if self.integer else end for end in (self.low, self.high) if end is not None)
+
+    def holds(self, value: Value) -> bool:
+        """Whether ``value`` can be drawn."""
+        if self.values is not None:
+            return value in self.values
+        low, high = self.ends()
+        return isinstance(value, int | float) and low <= value <= high  # type: ignore[operator]
+
+
+def parse(text: str) -> dict[str, Any]:
+    """Settings of a :class:`Domain` from its text."""
+    body, *options = text.split(":")
+    low, dots, high = body.partition("..")
+    unknown = set(options) - {"log", "integer"}
+    if unknown:
+        raise ValueError(f"`{text}`: {unknown.pop()} is neither log nor integer")
+    if not dots:
+        return {"values": [yaml.safe_load(value) for value in body.split(",")]} | dict.fromkeys(options, True)
+    return {"low": low, "high": high} | dict.fromkeys(options, True)
+
+
+def render(domain: Domain) -> str:
+    """The text of a domain: the inverse of :func:`parse`."""
+    if domain.values is not None:
+        return ",".join("null" if value is None else str(value) for value in domain.values)
+    options = [name for name in ("log", "integer") if getattr(domain, name)]
+    return ":".join([f"{domain.low:g}..{domain.high:g}", *options])
+
+
+DomainText = Annotated[
+    Domain,
+    tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="A,B,…|LOW..HIGH[:log]",
+        instance_from_str=lambda texts: texts[0],  # which pydantic makes a domain of, and tells what is wrong
+        is_instance=lambda made: isinstance(made, Domain),
+        str_from_instance=lambda made: [render(made)],
+    ),
+]
 
 
 class SearchConfig(Config):
-    """What is searched, and in which ranges."""
+    """What is searched, how points are proposed, and when a trial ends."""
 
-    parameters: tuple[Parameter, ...] | None = Field(
-        None,
-        min_length=1,
-        description="Parameters to search, by default the weights of the strategy and the learning rate; the others "
-        "stay as the train section has them.",
+    space: dict[str, DomainText] = Field(
+        {},
+        description="Where fields of the section train take their values from, by path (distillation.lam 0.1..2 "
+        "student sasrec,gru4rec); by default the weights of the strategy and the learning rate.",
     )
-    lam: Range = Range(low=0.1, high=2.0)
-    ed_weight: Range = Range(low=0.1, high=6.0, log=True)
-    temperature: Range = Range(low=0.1, high=2.0, log=True)
-    trust: Range = Range(low=0.0, high=1.0)
-    gamma_position: Range = Range(low=0.0, high=1.0)
-    gamma_confidence: Range = Range(low=0.0, high=1.0)
-    gamma_consistency: Range = Range(low=0.0, high=1.0)
-    learning_rate: Range = Range(low=3e-4, high=5e-3, log=True)
+    algorithm: Literal["grid", "random", "optuna"] = Field(
+        "random", description="How points are proposed: all in turn, at random, or by Optuna's TPE."
+    )
+    objectives: tuple[Objective, ...] = Field(
+        ("ndcg@20",),
+        min_length=1,
+        max_length=2,
+        description="What is optimised, on validation; with size (parameters) or latency (milliseconds for one "
+        "history) beside it, Optuna looks for the best of both.",
+    )
+    scheduler: Literal["none", "asha", "pbt"] = Field(
+        "asha",
+        description="none trains all trials to their end, asha stops weak ones, pbt lets weak ones take over strong "
+        "ones' weights.",
+    )
 
-
-def searched(config: "TuneConfig") -> tuple[Parameter, ...]:
-    """The parameters that a search varies."""
-    if config.search.parameters is not None:
-        return config.search.parameters
-    if config.train.labels is None:
-        return ("learning_rate",)
-    return COMMON + OF_STRATEGY.get(config.train.distillation.strategy, ())
+    @model_validator(mode="after")
+    def _fits(self) -> "SearchConfig":
+        if self.objectives[0] in MINIMISED or len(set(self.objectives)) < len(self.objectives):
+            raise ValueError("objectives must start with ndcg@20 or hr@20 and name nothing twice")
+        if len(self.objectives) > 1 and self.algorithm != "optuna":
+            raise ValueError(f"two objectives need the algorithm optuna, not {self.algorithm}")
+        return self
 
 
 class AshaConfig(Config):
-    """Asynchronous successive halving: weak trials stop early."""
+    """Successive halving: weak trials stop early."""
 
     max_epochs: int = Field(30, ge=1, description="Most epochs of a trial.")
     grace: int = Field(4, ge=1, description="Epochs every trial gets.")
@@ -85,25 +142,48 @@ class AshaConfig(Config):
         return self
 
 
+class PbtConfig(Config):
+    """Population based training: after every round the weakest take over weights of the strongest."""
+
+    rounds: int = Field(4, ge=2, description="Rounds of training; the population are the `trials`.")
+    epochs: int = Field(5, ge=1, description="Epochs of a round.")
+    quantile: float = Field(
+        0.25, gt=0, le=0.5, description="Share of the population that takes over and is taken from."
+    )
+    resample: float = Field(
+        0.25, ge=0, le=1, description="Chance that a value taken over is drawn anew, not just moved."
+    )
+
+
 class TuneConfig(Config):
-    """Search the distillation weights and the learning rate on validation NDCG@20, then train the best student.
+    """Search fields of ``train`` on validation, then train and register the best student; stopped, it goes on.
 
     The student goes to OUTPUT/student; cluster and tracking of this config hold for its training too.
     """
 
-    trials: int = Field(
-        12, ge=1, description="Configurations to try; the first is the train section's own, if the ranges include it."
+    trials: int | None = Field(
+        None,
+        ge=1,
+        description="Points to try, by default 12 or the whole grid; the first is the train section's own, if the "
+        "space holds it. A finished search goes on when given more.",
     )
-    seeds: int = Field(1, ge=1, description="Seeds per configuration; the mean over them is compared.")
-    seed: int = Field(0, ge=0, description="Seed of the sampled configurations.")
-    concurrent: int = Field(2, ge=1, description="Trials that run at a time.")
+    seeds: int = Field(1, ge=1, description="Seeds per point; the median over them is compared.")
+    seed: int = Field(0, ge=0, description="Seed of the sampled points.")
+    concurrent: int = Field(
+        4,
+        ge=1,
+        description="Most trials in work at a time. Proposals and stops go by the trials before these, so that equal "
+        "seeds find equal bests; about twice what the cluster has room for keeps it busy.",
+    )
     cpus_per_trial: float = Field(1, gt=0, description="CPUs of a trial.")
-    gpus_per_trial: float = Field(0, ge=0, description="GPUs of a trial.")
+    gpus_per_trial: float = Field(0, ge=0, description="GPUs of a trial, or a share of one.")
+    retries: int = Field(3, ge=0, description="Times a trial is begun anew after its process died.")
     search: SearchConfig = SearchConfig()
     asha: AshaConfig = AshaConfig()
+    pbt: PbtConfig = PbtConfig()
     train: TrainConfig = TrainConfig()
     register_as: str = Field("dllm2rec-student", min_length=1, description="Registered model of the best student.")
-    output: Path = Field(Path("runs/search"), description="Directory for trials, best config, picture and student.")
-    overwrite: bool = Field(False, description="Replace an earlier search in the output directory.")
+    output: Path = Field(Path("runs/search"), description="Directory for trials, report, best config and student.")
+    overwrite: bool = Field(False, description="Begin anew where an earlier search stands in the output directory.")
     cluster: ClusterConfig = ClusterConfig()
     tracking: TrackingConfig = TrackingConfig()

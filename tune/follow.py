@@ -1,78 +1,106 @@
-"""Follows a search from the driver: a line per finished trial, and an MLflow run per trial under the search's run."""
+"""Follows a search from the driver: keeps every trial that ends, and shows now and then how things stand."""
 
+import time
+from collections.abc import Sequence
 from typing import Any
 
 from ray import tune
 from ray.tune.experiment import Trial
 
-from cluster.tracking import Run, RunStatus, Tracker
-from tune.trial import BEST, COMPLETE, EPOCH, METRIC
+from cluster.errors import UserError
+from cluster.text import aligned
+from tune.journal import Journal, Record
+from tune.record_runs import RunRecorder
 
-_REPORTED = ("validation_", "best_", "loss")
+SECONDS_BETWEEN_TABLES = 30
+SHOWN_TRIALS = 8
 
 
 class Follow(tune.Callback):
-    """Ray Tune calls this in the driver, so that one process alone writes to the MLflow store."""
+    """Ray Tune calls this in the driver, so that one process alone writes to journal and MLflow."""
 
-    def __init__(self, tracker: Tracker, parent: str, total: int) -> None:
-        self._tracker = tracker
-        self._parent = parent
+    def __init__(self, journal: Journal, recorder: RunRecorder, metric: str, total: int, epochs: int) -> None:
+        """``epochs`` are the most that a trial trains."""
+        self._journal = journal
+        self._recorder = recorder
+        self._metric = metric
         self._total = total
-        self._runs: dict[str, Run] = {}
-        self._numbers: dict[str, int] = {}
-        self._ended = 0
-        self._best = 0.0
-
-    def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:  # noqa: ANN401
-        """Open the trial's run and record its point."""
-        self._open(trial)
-
-    def _open(self, trial: Trial) -> None:
-        if trial.trial_id in self._runs:
-            return
-        self._numbers[trial.trial_id] = len(self._numbers) + 1
-        self._runs[trial.trial_id] = self._tracker.open_run(f"trial {len(self._numbers)}", parent=self._parent)
-        self._runs[trial.trial_id].log_params(trial.config)
-
-    def on_trial_result(
-        self,
-        iteration: int,
-        trials: list[Trial],
-        trial: Trial,
-        result: dict[str, Any],
-        **info: Any,  # noqa: ANN401
-    ) -> None:
-        """Record the figures of one evaluation."""
-        figures = {name: value for name, value in result.items() if name.startswith(_REPORTED)}
-        self._runs[trial.trial_id].log_metrics(figures, step=result[EPOCH])
+        self._epochs = epochs
+        self._begun = self._shown = time.monotonic()
+        self._before = len(journal.records)
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:  # noqa: ANN401
-        """Close the run of a trial that trained to its end or was stopped early."""
-        last = trial.last_result
-        self._best = max(self._best, last[BEST])
-        self._end(trial, "FINISHED", state_of(last), f"{METRIC} {last[BEST]:.4f} after {last[EPOCH]} epochs")
+        """Keep a trial that trained to its end or was stopped."""
+        self._keep(record_of(trial.config, trial.last_result))
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:  # noqa: ANN401
-        """Close the run of a trial that failed, perhaps before it started."""
-        self._open(trial)
-        self._end(trial, "FAILED", "failed", reason_of(trial.get_error()))
+        """Keep a trial that failed as often as it may."""
+        self._keep(record_of(trial.config, {"failed": reason_of(trial.get_error())}))
 
-    def _end(self, trial: Trial, status: RunStatus, state: str, figure: str) -> None:
-        run = self._runs[trial.trial_id]
-        run.set_tags({"state": state})
-        run.finish(status)
-        self._ended += 1
-        point = ", ".join(f"{name} {value:.3g}" for name, value in trial.config.items())
-        print(
-            f"{self._ended} of {self._total} trials: trial {self._numbers[trial.trial_id]} {state}, {figure}, "
-            f"best so far {self._best:.4f} ({point})",
-            flush=True,
-        )
+    def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:  # noqa: ANN401
+        """Show how things stand, sparsely: logs of clusters are read by people."""
+        if time.monotonic() - self._shown < SECONDS_BETWEEN_TABLES:
+            return
+        self._shown = time.monotonic()
+        running = [(t.config, t.last_result or {}) for t in trials if t.status == Trial.RUNNING]
+        print(f"{self.summary()}\n{table(running, self._metric, self._epochs)}", flush=True)
+
+    def summary(self) -> str:
+        """How many trials ended, the best of them, and the time that is left."""
+        records = self._journal.records
+        done = [record for record in records.values() if record.state != "failed"]
+        best = max(done, key=lambda record: record.best(self._metric), default=None)
+        told = f", best validation {self._metric} {best.best(self._metric):.4f} (trial {best.number})" if best else ""
+        here = len(records) - self._before
+        spent = time.monotonic() - self._begun
+        left = f", about {spent / here * (self._total - len(records)):.0f} s left" if here else ""
+        return f"{len(records)} of {self._total} trials{told}{left}"
+
+    def _keep(self, record: Record) -> None:
+        try:
+            self._journal.append(record)
+        except UserError as fault:
+            self._journal.fault = fault
+            return
+        self._recorder.record(record)
 
 
-def state_of(last: dict[str, Any]) -> str:
-    """Whether a trial with this last report trained to its end."""
-    return "complete" if last[COMPLETE] else "stopped early"
+def record_of(proposal: dict[str, Any], result: dict[str, Any]) -> Record:
+    """What the journal keeps of a trial, from its proposal and its last report."""
+    history = result.get("history", [])
+    reason = result.get("failed") or ("" if history else "it ended without an evaluation")
+    return Record(
+        number=proposal["number"],
+        point=proposal["point"],
+        seed=proposal["seed"],
+        parent=proposal["parent"],
+        state="failed" if reason else "complete" if result["complete"] else "stopped early",
+        reason=reason,
+        history=history,
+        measures=result.get("measures", {}),
+        seconds=result.get("seconds", 0.0),
+        ended=time.time(),
+    )
+
+
+def table(running: Sequence[tuple[dict[str, Any], dict[str, Any]]], metric: str, epochs: int) -> str:
+    """The trials that run, as lines: proposals with their last reports."""
+    rows = [["trial", "stage", metric, "time left", "point"]]
+    for proposal, last in running[:SHOWN_TRIALS]:
+        history = last.get("history") or []
+        most = proposal["settings"].get("epochs", epochs)
+        epoch = history[-1]["epoch"] if history else 0
+        each = last.get("seconds", 0.0) / epoch if epoch else 0.0
+        best = f"{max(at[metric] for at in history):.4f}" if history else ""
+        left = f"≤ {each * (most - epoch):.0f} s" if epoch else ""
+        rows.append([str(proposal["number"]), f"epoch {epoch}/{most}", best, left, point_text(proposal["point"])])
+    return aligned(rows, left=(4,))
+
+
+def point_text(point: dict[str, Any]) -> str:
+    """A point on one line."""
+    shown = {name: f"{value:.3g}" if isinstance(value, float) else str(value) for name, value in point.items()}
+    return ", ".join(f"{name} {value}" for name, value in shown.items())
 
 
 def reason_of(error: BaseException | None) -> str:

@@ -1,71 +1,82 @@
-"""One trial: the training loop of the verb ``train`` in a process of its own, every evaluation reported to Ray Tune."""
+"""One trial: the training loop of the verb ``train``, every evaluation reported to Ray Tune."""
 
-from collections.abc import Callable, Mapping, Sequence
+import shutil
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import ray
 import torch
 from ray import tune
 
+from cluster.errors import UserError
 from student_train.config import TrainConfig
-from student_train.loop import SELECTION_METRIC, Progress, fit
-from student_train.train import load_materials
-
-METRIC = f"validation_{SELECTION_METRIC}"
-BEST = f"best_{METRIC}"
-EPOCH = "epoch"
-COMPLETE = "complete"
-_OUTER = ("learning_rate", "seed")
-
-Point = Mapping[str, Any]
-"""Values of the searched parameters, and the seed."""
+from student_train.loop import Progress, fit
+from tune.figures import measured, report_of
+from tune.large import fit_on_workers
+from tune.materials import shared_with
+from tune.space import point_config
 
 
-def point_config(train: TrainConfig, point: Point) -> TrainConfig:
-    """``train`` with the values of a point put in.
+def run_trial(
+    proposal: dict[str, Any],
+    *,
+    train: dict[str, Any],
+    materials: Mapping[str, ray.ObjectRef],
+    measures: tuple[str, ...],
+    checkpoints: str | None,
+    threads: int,
+) -> None:
+    """Train one student and report after every evaluation; Ray Tune may end it at any report.
 
-    Raises:
-        pydantic.ValidationError: a value is out of the range that ``train`` allows.
-    """
-    settings = train.model_dump()
-    for name, value in point.items():
-        (settings if name in _OUTER else settings["distillation"])[name] = value
-    return TrainConfig.model_validate(settings)
-
-
-def values_at(train: TrainConfig, names: Sequence[str]) -> dict[str, Any]:
-    """The point that ``train`` stands at: the inverse of :func:`point_config`."""
-    return {name: getattr(train if name in _OUTER else train.distillation, name) for name in names}
-
-
-def run_trial(point: dict[str, Any], train: dict[str, Any], threads: int) -> None:
-    """Train one student and report after every evaluation; Ray Tune may end the process at any report.
+    A training that fails for what it was asked to do (a loss that is not finite) reports so: no retry would help.
 
     Args:
-        point: values of the searched parameters and the seed.
-        train: the train config they go into.
+        proposal: a :class:`tune.proposals.Proposal`.
+        train: the train config that its point goes into.
+        materials: what trials share, see :mod:`tune.materials`; unused by trials with several workers.
+        measures: of ``size`` and ``latency``, those to report.
+        checkpoints: directory in which the trial leaves its weights under its number; none leaves none.
         threads: threads of torch.
     """
     torch.set_num_threads(threads)
-    config = point_config(TrainConfig.model_validate(train), point)
+    changed = proposal["point"] | proposal["settings"] | {"seed": proposal["seed"]}
+    config = point_config(TrainConfig.model_validate(train), changed)
+    try:
+        if config.workers.count > 1:
+            fit_on_workers(config, measures)
+        else:
+            _fit_here(config, proposal, materials, measures, Path(checkpoints) if checkpoints else None)
+    except UserError as error:
+        tune.report({"failed": str(error)})
+
+
+def _fit_here(
+    config: TrainConfig,
+    proposal: dict[str, Any],
+    shared: Mapping[str, ray.ObjectRef],
+    measures: tuple[str, ...],
+    checkpoints: Path | None,
+) -> None:
+    materials = shared_with(config, shared)
+    constant = {"measures": measured(config, len(materials.train_count), measures)}
+    begun = time.perf_counter()
 
     def on_evaluation(progress: Progress, save: Callable[[Path], None]) -> None:
-        tune.report(report_of(progress, config))
+        if checkpoints and progress.epoch == config.epochs:
+            keep(checkpoints, proposal["number"], save)
+        tune.report(report_of(progress, config) | constant | {"seconds": time.perf_counter() - begun})
 
-    fit(config, load_materials(config), on_evaluation)
+    parent = proposal["parent"]
+    fit(config, materials, on_evaluation, None if parent is None or not checkpoints else checkpoints / str(parent))
 
 
-def report_of(progress: Progress, config: TrainConfig) -> dict[str, Any]:
-    """The figures of the newest evaluation; ``complete`` says whether the training ends here by itself."""
-    newest = progress.history[-1]
-    waited = progress.epoch - progress.best_epoch
-    return {
-        **{f"validation_{name}": value for name, value in newest.items() if name not in (EPOCH, "loss")},
-        "loss": newest["loss"],
-        EPOCH: progress.epoch,
-        BEST: progress.best[SELECTION_METRIC],
-        "best_validation_hr@20": progress.best["hr@20"],
-        "best_epoch": progress.best_epoch,
-        "seconds": progress.seconds,
-        COMPLETE: progress.epoch >= config.epochs or waited >= config.patience * config.evaluate_every,
-    }
+def keep(folder: Path, number: int, save: Callable[[Path], None]) -> None:
+    """Leave a checkpoint under its trial's number that is whole or not there."""
+    aside, place = folder / f".{number}", folder / str(number)
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    save(aside)
+    shutil.rmtree(place, ignore_errors=True)
+    aside.rename(place)

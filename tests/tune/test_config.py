@@ -1,42 +1,65 @@
-from typing import get_args
-
 import pytest
 
 from cluster.config import load_config
 from cluster.errors import ConfigError
-from tune.config import Parameter, SearchConfig, TuneConfig, searched
+from tune.config import Domain, TuneConfig, render
 
 
 def load(*argv: str) -> TuneConfig:
     return load_config(TuneConfig, "tune", ["tune"], argv)
 
 
-def test_every_parameter_has_a_range():
-    assert set(get_args(Parameter)) == set(SearchConfig.model_fields) - {"parameters"}
+@pytest.mark.parametrize("text", ["0.1..2", "0.1..6:log", "1..4:integer", "1..64:log:integer", "sasrec,gru4rec", "1,2"])
+def test_a_domain_is_the_text_it_is_written_as(text):
+    domain = Domain.model_validate(text)
+    assert render(domain) == text
+    assert Domain.model_validate(domain.model_dump()) == domain
 
 
-def test_a_search_varies_what_has_an_effect():
-    labels = {"train": {"labels": "somewhere"}}
-    assert searched(TuneConfig()) == ("learning_rate",)
-    assert searched(TuneConfig.model_validate(labels)) == ("lam", "ed_weight", "learning_rate", "temperature")
-    labels["train"]["distillation"] = {"strategy": "dllm2rec"}
-    assert "gamma_confidence" in searched(TuneConfig.model_validate(labels))
+def test_values_keep_their_types():
+    assert Domain.model_validate("true,null,3,0.5,both").values == (True, None, 3, 0.5, "both")
+    assert Domain.model_validate("1..4:integer").ends() == (1, 4)
+
+
+def test_a_domain_holds_what_it_can_draw():
+    assert Domain.model_validate("0.1..2").holds(0.1)
+    assert not Domain.model_validate("0.1..2").holds(2.1)
+    assert not Domain.model_validate("0.1..2").holds("sasrec")
+    assert Domain.model_validate("sasrec,gru4rec").holds("sasrec")
 
 
 def test_nested_values_come_from_the_command_line():
-    config = load("--search.parameters", "lam", "learning_rate", "--search.lam.high", "0.5", "--train.batch", "64")
-    assert config.search.parameters == ("lam", "learning_rate")
-    assert (config.search.lam.low, config.search.lam.high) == (0.1, 0.5)
+    config = load("--search.space", "distillation.lam", "0.1..0.5", "student", "sasrec,gru4rec", "--train.batch", "64")
+    assert config.search.space["distillation.lam"] == Domain(low=0.1, high=0.5)
+    assert config.search.space["student"] == Domain(values=("sasrec", "gru4rec"))
     assert config.train.batch == 64
+
+
+def test_the_file_may_spell_a_domain_out(tmp_path):
+    (tmp_path / "c.yaml").write_text(
+        "tune:\n  search:\n    space:\n      learning_rate: {low: 0.001, high: 0.01, log: true}\n"
+        "      shape.dropout: 0..0.5\n"
+    )
+    space = load("--config", str(tmp_path / "c.yaml")).search.space
+    assert space == {
+        "learning_rate": Domain(low=0.001, high=0.01, log=True),
+        "shape.dropout": Domain(low=0, high=0.5),
+    }
 
 
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["--search.lam.low", "2"], "`search.lam`: .*the range is empty: low 2 must be below high 2"),
-        (["--search.ed-weight.low", "0"], "a logarithmic range must start above 0"),
+        (["--search.space", "lam", "2..2"], "`search.space.lam`: .*the range is empty: low 2 must be below high 2"),
+        (["--search.space", "lam", "0..2:log"], "a logarithmic range must start above 0"),
+        (["--search.space", "lam", "0.5..2:integer"], "whole numbers must start and end with one"),
+        (["--search.space", "lam", "1..2:linear"], "linear is neither log nor integer"),
+        (["--search.space", "lam", "1,2,1"], "a value stands twice"),
+        (["--search.space", "lam", "1,2:log"], "give either values, or low and high"),
+        (["--search.objectives", "size"], "objectives must start with ndcg@20 or hr@20"),
+        (["--search.objectives", "ndcg@20", "size"], "two objectives need the algorithm optuna, not random"),
+        (["--search.algorithm", "bayes"], "bayes"),
         (["--asha.grace", "31"], "grace 31 must not exceed max_epochs 30"),
-        (["--search.parameters", "lambda"], "lambda"),
         (["--trials", "0"], "trials"),
         (["--depth", "3"], "--depth"),
     ],

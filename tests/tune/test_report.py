@@ -1,53 +1,77 @@
 import csv
+from datetime import UTC, datetime
 
+import pytest
 import yaml
 
 from cluster.config import load_config
+from cluster.registry import ModelVersion
+from cluster.storage import Manifest
 from student_train.config import TrainConfig
-from tune.report import Outcome, best_point, write_report
+from tests.tune.records import record
+from tune.champion import Crowned
+from tune.config import Domain, SearchConfig, TuneConfig
+from tune.outcome import outcomes_of
+from tune.report import write_report
+
+SPACE = {
+    "distillation.lam": Domain(low=0.1, high=2.0),
+    "distillation.ed_weight": Domain(low=0.1, high=6.0, log=True),
+    "student": Domain(values=("sasrec", "gru4rec")),
+}
+TABLES = {"trials.csv", "best_config.yaml", "report.html"}
+PICTURES = {"champion.png", "best_so_far.png", "points.png", "importance.png"}
 
 
-def outcome(ndcg: float, lam: float, seed: int = 0, state: str = "complete") -> Outcome:
-    return Outcome(
-        point={"lam": lam, "learning_rate": 0.01},
-        seed=seed,
-        state=state,
-        epochs=9,
-        best_epoch=7,
-        ndcg=ndcg,
-        hr=2 * ndcg,
-        seconds=1.5,
-    )
+def manifest(ndcg: float) -> Manifest:
+    metrics = {f"test_{name}{end}": ndcg for name in ("hr@20", "ndcg@20") for end in ("", "_low", "_high")}
+    about = {"verb": "train", "version": "0", "created": datetime.now(UTC), "fingerprint": "f"}
+    return Manifest(config={}, inputs={}, counts={}, metrics=metrics, **about)
 
 
-def test_the_best_point_has_the_largest_figure():
-    point, figure = best_point([outcome(0.1, 0.2), outcome(0.3, 0.4), outcome(0.2, 0.6)], seeds=1)
-    assert point == {"lam": 0.4, "learning_rate": 0.01}
-    assert figure == 0.3
+def trials(space: dict[str, Domain], count: int):
+    for at in range(count):
+        point = {name: domain.ends()[at % 2] for name, domain in space.items()}
+        measures = {"size": float(at % 3)}
+        yield record(at, 0.1 * at, 0.05, point=point, state=("complete", "stopped early")[at % 2], measures=measures)
 
 
-def test_the_mean_over_seeds_counts_not_the_luckiest_seed():
-    outcomes = [outcome(0.9, 0.2, 0), outcome(0.1, 0.2, 1), outcome(0.6, 0.4, 0), outcome(0.6, 0.4, 1)]
-    point, figure = best_point(outcomes, seeds=2)
-    assert point["lam"] == 0.4
-    assert figure == 0.6
+@pytest.fixture
+def best() -> TrainConfig:
+    return TrainConfig(batch=64, learning_rate=0.01)
 
 
-def test_a_point_with_a_failed_seed_is_passed_over_unless_all_have_one():
-    whole = [outcome(0.5, 0.4, 0), outcome(0.5, 0.4, 1)]
-    assert best_point([outcome(0.9, 0.2), *whole], seeds=2)[0]["lam"] == 0.4
-    assert best_point([outcome(0.9, 0.2), outcome(0.5, 0.4)], seeds=2)[0]["lam"] == 0.2
+def written(tmp_path, space, records, best, **search) -> set[str]:
+    config = TuneConfig(output=tmp_path, search=SearchConfig(space=space, **search))
+    crowned = Crowned(best, manifest(0.3), manifest(0.2), ModelVersion("m", 1, {}))
+    files = write_report(config, space, records, outcomes_of(records, config), crowned)
+    assert all(file.stat().st_size > 0 for file in files)
+    return {file.name for file in files}
 
 
-def test_the_table_the_config_and_the_picture_are_written(tmp_path):
-    outcomes = [outcome(0.1, 0.2), outcome(0.3, 0.4, state="stopped early")]
-    best = TrainConfig(batch=64, learning_rate=0.01)
-    write_report(tmp_path, outcomes, best)
+def test_tables_and_pictures_are_written(tmp_path, best):
+    records = list(trials(SPACE, 6))
+    assert written(tmp_path, SPACE, records, best) == TABLES | PICTURES | {"lam_ed_weight.png"}
     with (tmp_path / "trials.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert [float(row["validation_ndcg@20"]) for row in rows] == [0.1, 0.3]
-    assert [row["state"] for row in rows] == ["complete", "stopped early"]
-    assert [float(row["lam"]) for row in rows] == [0.2, 0.4]
+    assert [float(row["validation_ndcg@20"]) for row in rows] == [trial.best("ndcg@20") for trial in records]
+    assert [row["state"] for row in rows[:2]] == ["complete", "stopped early"]
+    assert [float(row["distillation.lam"]) for row in rows[:2]] == [0.1, 2.0]
+    assert [float(row["best_epoch"]) for row in rows[:2]] == [2, 1]
+    page = (tmp_path / "report.html").read_text()
+    assert all(f"src='{picture}'" in page for picture in PICTURES)
     assert load_config(TrainConfig, "train", ["train"], ["--config", str(tmp_path / "best_config.yaml")]) == best
     assert set(yaml.safe_load((tmp_path / "best_config.yaml").read_text())) == {"train"}
-    assert (tmp_path / "trials.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_two_objectives_get_their_front(tmp_path, best):
+    search = {"algorithm": "optuna", "objectives": ("ndcg@20", "size")}
+    space = {"student": SPACE["student"]}
+    assert written(tmp_path, space, list(trials(space, 6)), best, **search) == TABLES | PICTURES | {"front.png"}
+
+
+def test_a_single_trial_and_failed_ones_are_enough_for_a_report(tmp_path, best):
+    space = {"distillation.lam": Domain(values=(0.5,)), "distillation.ed_weight": Domain(values=(1, 2, 4))}
+    point = {"distillation.lam": 0.5, "distillation.ed_weight": 2}
+    records = [record(0, point=point), record(1, 0.3, point=point)]
+    assert written(tmp_path, space, records, best) == TABLES | (PICTURES - {"importance.png"}) | {"lam_ed_weight.png"}

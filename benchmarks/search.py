@@ -1,0 +1,84 @@
+"""How much of its workers' time a search spends training: 100 trials of about one second on two cores.
+
+Run: ``python -m benchmarks.search [--trials 100] [--seconds 1]``. ``efficiency_1s`` is the training time of all trials
+over the wall time of the search times its workers, with the start of the workers, without that of Ray.
+"""
+
+import argparse
+import json
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+from cluster.config import ClusterConfig, TrackingConfig
+from cluster.ray_session import ray_session
+from cluster.tracking import Tracker
+from data_prep.config import PrepareConfig, SyntheticConfig
+from data_prep.prepare import prepare
+from student_train.config import StudentConfig, TrainConfig
+from student_train.loop import fit
+from student_train.train import load_materials
+from tune.config import Domain, SearchConfig, TuneConfig
+from tune.journal import Journal
+from tune.proposals import proposals
+from tune.record_runs import RunRecorder, search_run
+from tune.run import run_trials
+from tune.search import base_config
+
+WORKERS = 2
+SPACE = {"learning_rate": Domain(low=1e-3, high=1e-2, log=True), "shape.dropout": Domain(low=0.0, high=0.5)}
+
+
+def main() -> None:
+    """Measure and print the figures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--trials", type=int, default=100)
+    parser.add_argument("--seconds", type=float, default=1.0, help="Of training per trial, about.")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="dllm2rec-benchmark-") as folder:
+        print(json.dumps(efficiency(Path(folder), arguments.trials, arguments.seconds)))
+
+
+def efficiency(folder: Path, trials: int, seconds: float) -> dict[str, float]:
+    """Run a search of ``trials`` trainings that take about ``seconds`` each."""
+    dataset = prepare(PrepareConfig(synthetic=SyntheticConfig(items=300, users=300), output=folder / "dataset"))
+    train = TrainConfig(dataset=dataset, shape=StudentConfig(width=32, heads=1), patience=1000)
+    config = TuneConfig(
+        trials=trials,
+        search=SearchConfig(space=SPACE, scheduler="none"),
+        train=train.model_copy(update={"epochs": epochs_in(train, seconds)}),
+        output=folder / "search",
+        tracking=TrackingConfig(uri=f"sqlite:///{folder / 'runs.db'}"),
+    )
+    base = base_config(config)
+    tracker = Tracker(config.tracking)
+    journal = Journal(config.output, {})
+    with ray_session(ClusterConfig(cpus=WORKERS)), search_run(tracker, journal, "benchmark", config, {}) as run:
+        started = time.perf_counter()
+        recorder = RunRecorder(tracker, run.id, "ndcg@20")
+        run_trials(config, base, SPACE, proposals(config, SPACE, None), journal, recorder)
+        recorder.finish()
+        wall = time.perf_counter() - started
+    trained = sum(record.seconds for record in journal.records.values())
+    return {
+        "efficiency_1s": trained / (WORKERS * wall),
+        "trials": trials,
+        "epochs_per_trial": config.train.epochs,
+        "seconds_per_trial": trained / trials,
+        "seconds": wall,
+    }
+
+
+def epochs_in(train: TrainConfig, seconds: float) -> int:
+    """Epochs that train for about ``seconds`` on one core."""
+    torch.set_num_threads(1)
+    materials = load_materials(train)
+    fit(train.model_copy(update={"epochs": 1}), materials, lambda progress, save: None)
+    _, progress = fit(train.model_copy(update={"epochs": 5}), materials, lambda progress, save: None)
+    return max(1, round(seconds / (progress.seconds / 5)))
+
+
+if __name__ == "__main__":
+    main()

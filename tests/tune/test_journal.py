@@ -1,0 +1,76 @@
+import errno
+import os
+
+import pytest
+
+from cluster.errors import OutputError
+from tests.tune.records import record
+from tune.journal import SEARCH_FILE, TRIALS_FILE, Journal
+
+
+def test_a_record_comes_back_as_it_was(tmp_path):
+    trial = record(3, 0.1, 0.2, point={"student": "sasrec", "lam": 0.25, "offset": True}, measures={"size": 10.0})
+    journal = Journal(tmp_path, {"seed": "0"})
+    journal.append(trial)
+    journal.set_run("abc")
+    journal.close()
+    again = Journal(tmp_path, {"seed": "0"})
+    assert again.records == {3: trial}
+    assert again.run == "abc"
+
+
+def test_a_line_that_a_kill_cut_off_is_taken_away(tmp_path):
+    journal = Journal(tmp_path, {})
+    journal.append(record(0, 0.1))
+    journal.close()
+    with (tmp_path / TRIALS_FILE).open("ab") as file:
+        file.write(record(1, 0.2).model_dump_json().encode()[:40])
+    again = Journal(tmp_path, {})
+    assert set(again.records) == {0}
+    again.append(record(1, 0.3))
+    again.close()
+    assert Journal(tmp_path, {}).records[1].best("ndcg@20") == 0.3
+
+
+def test_a_full_disk_is_one_line_and_loses_nothing_before(tmp_path, monkeypatch):
+    journal = Journal(tmp_path, {})
+    journal.append(record(0, 0.1))
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as disk:
+        disk.setattr(os, "fsync", full)
+        with pytest.raises(OutputError, match=r"No space left on device.*: make room, then the same command goes on"):
+            journal.append(record(1, 0.2))
+    journal.append(record(1, 0.3))
+    journal.close()
+    assert [trial.best("ndcg@20") for trial in Journal(tmp_path, {}).records.values()] == [0.1, 0.3]
+
+
+def test_another_search_is_refused_by_what_changed(tmp_path):
+    Journal(tmp_path, {"space.lam": "0..1", "seed": "0"}).close()
+    with pytest.raises(OutputError, match=r"another search: space\.lam was 0\.\.1, now it is 0\.\.2 \(and 1 more\)"):
+        Journal(tmp_path, {"space.lam": "0..2", "seed": "0", "space.beta": "0..2"})
+
+
+def test_one_process_works_on_it_at_a_time(tmp_path):
+    journal = Journal(tmp_path, {})
+    with pytest.raises(OutputError, match="another process is searching there"):
+        Journal(tmp_path, {})
+    journal.close()
+    Journal(tmp_path, {})
+
+
+@pytest.mark.parametrize("name", [SEARCH_FILE, TRIALS_FILE])
+def test_a_damaged_file_is_named(tmp_path, name):
+    Journal(tmp_path, {}).close()
+    (tmp_path / name).write_text("{]\n")
+    with pytest.raises(OutputError, match=f"{name} is damaged"):
+        Journal(tmp_path, {})
+
+
+def test_a_place_that_cannot_be_written_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="cannot be written"):
+        Journal(tmp_path / "file", {})

@@ -1,0 +1,89 @@
+"""The end of a search: the best point trained in full and registered, beside a student without teacher or search."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from cluster.errors import ModelError, StaleInputError
+from cluster.registry import ModelVersion, Registry
+from cluster.storage import Manifest, read_manifest
+from cluster.tracking import Tracker
+from student_train.config import TrainConfig
+from student_train.register import register_student
+from student_train.train import check_inputs, train
+from tune.config import TuneConfig
+from tune.outcome import Outcome
+from tune.run import CHECKPOINTS_FOLDER, trial_config
+from tune.space import point_config
+
+STUDENT_FOLDER = "student"
+PLAIN_FOLDER = "plain"
+_NOT_IN_THE_RESULT = {"output", "overwrite", "register_as", "cluster", "tracking", "workers"}
+
+
+@dataclass(frozen=True)
+class Crowned:
+    """The champion and what it is compared with."""
+
+    config: TrainConfig
+    student: Manifest
+    plain: Manifest
+    version: ModelVersion
+
+
+def crown(config: TuneConfig, base: TrainConfig, best: Outcome, tracker: Tracker, parent: str) -> Crowned:
+    """Train and register the best student, and train the plain one; what is there already is not done again.
+
+    Raises:
+        ConfigError: the tracking server does not answer.
+    """
+    chosen = best_config(config, base, best)
+    student = _trained(chosen, config.output / STUDENT_FOLDER)
+    plain = _trained(plain_config(base, chosen), config.output / PLAIN_FOLDER)
+    return Crowned(chosen, student, plain, _registered(config, tracker, student, parent))
+
+
+def best_config(config: TuneConfig, base: TrainConfig, best: Outcome) -> TrainConfig:
+    """What ``dllm2rec train`` is to train; in PBT the weights of the best member, whose training changed on its way."""
+    chosen = point_config(base, best.point)
+    if config.search.scheduler != "pbt":
+        return chosen
+    (record,) = best.records
+    steps = trial_config(config, base)
+    checkpoint = config.output.absolute() / CHECKPOINTS_FOLDER / str(record.number)
+    update = {"epochs": int(record.history[-1]["epoch"]), "patience": steps.patience, "start_from": checkpoint}
+    return chosen.model_copy(update=update)
+
+
+def plain_config(base: TrainConfig, chosen: TrainConfig) -> TrainConfig:
+    """The best student without its teacher; in a search without a teacher the train section's own student."""
+    if base.labels is None:
+        return base
+    return chosen.model_copy(
+        update={"labels": None, "start_from": None, "epochs": base.epochs, "patience": base.patience}
+    )
+
+
+def _trained(config: TrainConfig, output: Path) -> Manifest:
+    try:
+        made = read_manifest(output, "train")
+        if _same(made, config):
+            return made
+    except StaleInputError:
+        pass
+    return read_manifest(train(config.model_copy(update={"output": output, "overwrite": True})), "train")
+
+
+def _same(made: Manifest, config: TrainConfig) -> bool:
+    settings = config.model_dump(mode="json", exclude=_NOT_IN_THE_RESULT)
+    known = {name: value for name, value in made.config.items() if name not in _NOT_IN_THE_RESULT}
+    return known == settings and made.inputs == check_inputs(config)
+
+
+def _registered(config: TuneConfig, tracker: Tracker, student: Manifest, parent: str) -> ModelVersion:
+    try:
+        newest = Registry(tracker).version(config.register_as)
+        if newest.tags.get("fingerprint.student") == student.fingerprint:
+            return newest
+    except ModelError:
+        pass
+    return register_student(tracker, config.output / STUDENT_FOLDER, config.register_as, parent)

@@ -1,0 +1,58 @@
+"""Opens the output directory of a search: to begin, to go on, or to refuse."""
+
+import shutil
+from collections.abc import Mapping
+from typing import Any
+
+from cluster.storage import MANIFEST_FILE, check_free
+from cluster.tracking import flatten
+from tune.config import TuneConfig, render
+from tune.journal import SEARCH_FILE, TRIALS_FILE, Journal
+from tune.space import Space
+
+_TRAIN = ("dataset", "labels", "output", "overwrite", "register_as", "workers", "cluster", "tracking")
+_WITHOUT_EFFECT = (
+    "trials",
+    "cpus_per_trial",
+    "gpus_per_trial",
+    "retries",
+    "register_as",
+    "output",
+    "overwrite",
+    "cluster",
+    "tracking",
+    "search.space",
+    *(f"train.{name}" for name in _TRAIN),
+)
+
+
+def open_journal(config: TuneConfig, space: Space, inputs: Mapping[str, str]) -> Journal:
+    """The journal in ``config.output``; from now on the directory counts as unfinished.
+
+    Raises:
+        OutputError: the directory holds something else or another search, or another process works on it.
+    """
+    ours = any((config.output / name).exists() for name in (SEARCH_FILE, TRIALS_FILE))
+    if not ours:
+        check_free(config.output, "tune", config.overwrite)
+    if config.overwrite:
+        shutil.rmtree(config.output, ignore_errors=True)
+    journal = Journal(config.output, identity(config, space, inputs))
+    (config.output / MANIFEST_FILE).unlink(missing_ok=True)
+    return journal
+
+
+def identity(config: TuneConfig, space: Space, inputs: Mapping[str, str]) -> dict[str, str]:
+    """All that decides the results of a search, as text by name; how many trials there are does not change them."""
+    settings: dict[str, Any] = {f"search.space.{path}": render(domain) for path, domain in space.items()}
+    settings |= {f"fingerprint of the {name}": value for name, value in inputs.items()}
+    unused = [name for name in ("asha", "pbt") if name != config.search.scheduler]
+    if not unused[1:] or config.search.algorithm == "optuna":
+        settings["concurrent"] = str(config.concurrent)
+    if config.search.scheduler == "pbt":
+        settings["trials"] = str(config.trials)
+    for name, value in flatten(config).items():
+        left_out = name.startswith(tuple(f"{section}." for section in unused)) or name == "concurrent"
+        if not left_out and not any(name == path or name.startswith(f"{path}.") for path in _WITHOUT_EFFECT):
+            settings[name] = value
+    return settings

@@ -1,0 +1,114 @@
+"""MLflow's view of a search: a run per trial under the search's run, written from the journal, each once."""
+
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+
+from cluster.config import Config
+from cluster.tracking import Run, RunStatus, Tracker
+from tune.journal import Journal, Record
+
+TRIAL_TAG = "trial"
+
+
+class RunRecorder:
+    """Writes the runs of ended trials in a thread of its own, so that no trial waits for MLflow."""
+
+    def __init__(self, tracker: Tracker, parent: str, metric: str) -> None:
+        self._tracker = tracker
+        self._parent = parent
+        self._metric = metric
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="mlflow")
+        self._writing: list[Future[None]] = []
+
+    def catch_up(self, journal: Journal) -> None:
+        """Record the journal's trials that have no finished run, as after a kill; half-written ones are deleted.
+
+        Raises:
+            ConfigError: the tracking server does not answer.
+        """
+        if not journal.records:
+            return
+        recorded = set()
+        with self._tracker.answering() as client:
+            experiment = client.get_run(self._parent).info.experiment_id
+            query, token = f"tags.`mlflow.parentRunId` = '{self._parent}'", None
+            while True:
+                runs = client.search_runs([experiment], query, page_token=token)
+                for run in runs:
+                    if run.info.status != "RUNNING":
+                        recorded.add(run.data.tags.get(TRIAL_TAG))
+                    elif TRIAL_TAG in run.data.tags:
+                        client.delete_run(run.info.run_id)
+                token = runs.token
+                if not token:
+                    break
+        for record in journal.records.values():
+            if str(record.number) not in recorded:
+                self.record(record)
+
+    def record(self, record: Record) -> None:
+        """Write the run of one trial, soon."""
+        self._writing.append(self._thread.submit(self._write, record))
+
+    def finish(self) -> None:
+        """Wait until all is written.
+
+        Raises:
+            ConfigError: the tracking server did not answer.
+        """
+        self._thread.shutdown()
+        for future in self._writing:
+            future.result()
+
+    def _write(self, record: Record) -> None:
+        run = self._tracker.open_run(f"trial {record.number}", parent=self._parent)
+        run.set_tags({TRIAL_TAG: str(record.number), "state": record.state} | _tags(record))
+        run.log_params(record.point | {"seed": record.seed})
+        for at in record.history:
+            figures = {name if name == "loss" else f"validation_{name}": value for name, value in at.items()}
+            run.log_metrics(figures, step=int(at["epoch"]))
+        if record.history:
+            run.log_metrics({f"best_validation_{self._metric}": record.best(self._metric)} | record.measures)
+        run.finish("FAILED" if record.state == "failed" else "FINISHED")
+
+
+def _tags(record: Record) -> dict[str, str]:
+    parent = {} if record.parent is None else {"parent_trial": str(record.parent)}
+    return parent | ({"reason": record.reason} if record.reason else {})
+
+
+@contextmanager
+def search_run(
+    tracker: Tracker, journal: Journal, name: str, settings: Config, inputs: Mapping[str, str]
+) -> Iterator[Run]:
+    """The search's run for the length of the block: the one that the journal names, running again, or a new one.
+
+    Args:
+        tracker: where to.
+        journal: of the search.
+        name: of a new run.
+        settings: its parameters.
+        inputs: fingerprints by name, its tags.
+
+    Raises:
+        ConfigError: the tracking server does not answer, or does not know the run.
+    """
+    if journal.run is None:
+        new = tracker.open_run(name)
+        new.log_params(settings)
+        new.set_tags({f"fingerprint.{name}": value for name, value in inputs.items()})
+        journal.set_run(new.id)
+    else:
+        with tracker.answering() as client:
+            client.update_run(journal.run, status="RUNNING")
+    run = Run(tracker, str(journal.run))
+    status: RunStatus = "KILLED"
+    try:
+        yield run
+        status = "FINISHED"
+    except Exception:
+        status = "FAILED"
+        raise
+    finally:
+        run.finish(status)

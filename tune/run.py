@@ -1,0 +1,126 @@
+"""Runs the trials of a search with Ray Tune."""
+
+import logging
+import os
+import tempfile
+from typing import Any
+
+from ray import tune as ray_tune
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+
+from cluster.errors import UserError
+from cluster.resources import check_resources
+from student_train.config import TrainConfig
+from tune.config import MINIMISED, TuneConfig
+from tune.follow import Follow
+from tune.halving import Halving
+from tune.journal import Journal
+from tune.materials import share
+from tune.proposals import Proposals
+from tune.record_runs import RunRecorder
+from tune.searcher import OrderedSearcher
+from tune.space import Space, grid, point_config
+from tune.trial import run_trial
+
+CHECKPOINTS_FOLDER = ".checkpoints"
+# Without these Ray Tune writes TensorBoard, CSV and JSON files of every trial, which the journal holds already, prints
+# tables of its own, misses the files it was told not to write, and saves the state of all trials again and again.
+QUIET_ENVIRONMENT = {
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",
+    "TUNE_WARN_SLOW_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "1000000000",
+}
+QUIET_LOGGERS = ("ray.tune.analysis.experiment_analysis", "ray.tune.tune")
+
+
+def run_trials(
+    config: TuneConfig,
+    base: TrainConfig,
+    space: Space,
+    planned: Proposals,
+    journal: Journal,
+    recorder: RunRecorder,
+) -> None:
+    """Run the trials that the journal lacks.
+
+    Raises:
+        ConfigError: the cluster is too small for one trial.
+        OutputError: the journal cannot be written.
+        UserError: the search was stopped before all trials ended.
+    """
+    if all(number in journal.records for number in range(planned.total)):
+        return
+    train = trial_config(config, base)
+    metric = config.search.objectives[0]
+    searcher = OrderedSearcher(planned, journal)
+    scheduler: TrialScheduler = FIFOScheduler()
+    if config.search.scheduler == "asha":
+        scheduler = Halving(config.asha, metric, searcher.earlier)
+    follow = Follow(journal, recorder, metric, planned.total, train.epochs)
+    _quiet()
+    with tempfile.TemporaryDirectory(prefix="dllm2rec-tune-") as storage:
+        ray_tune.Tuner(
+            ray_tune.with_resources(_trainable(config, train, space), _resources(config, train)),
+            tune_config=ray_tune.TuneConfig(
+                num_samples=planned.total, search_alg=searcher, scheduler=scheduler, reuse_actors=True
+            ),
+            run_config=ray_tune.RunConfig(
+                name="search",
+                storage_path=train.workers.storage or storage,
+                callbacks=[follow],
+                failure_config=ray_tune.FailureConfig(max_failures=config.retries),
+                verbose=0,
+            ),
+        ).fit()
+    print(follow.summary(), flush=True)
+    if journal.fault:
+        raise journal.fault
+    if len(journal.records) < planned.total:
+        raise UserError(
+            f"{config.output}: stopped after {len(journal.records)} of {planned.total} trials: the same command goes on"
+        )
+
+
+def trial_config(config: TuneConfig, base: TrainConfig) -> TrainConfig:
+    """What a trial trains: as many epochs as the scheduler gives, and in PBT without patience."""
+    if config.search.scheduler == "asha":
+        return base.model_copy(update={"epochs": config.asha.max_epochs})
+    if config.search.scheduler == "pbt":
+        epochs = config.pbt.epochs * config.pbt.rounds
+        return base.model_copy(update={"epochs": epochs, "patience": epochs})
+    return base
+
+
+def _resources(config: TuneConfig, train: TrainConfig) -> dict[str, float]:
+    """Of a trial's own process; with several workers these ask for theirs through Ray Train.
+
+    Raises:
+        ConfigError: the cluster is too small for one trial.
+    """
+    if train.workers.count > 1:
+        return {"cpu": 0}
+    asked = {"CPU": config.cpus_per_trial, "GPU": config.gpus_per_trial}
+    if not train.workers.autoscale:
+        check_resources("one trial's workers", asked, "lower --cpus-per-trial or --gpus-per-trial")
+    return {name.lower(): amount for name, amount in asked.items()}
+
+
+def _trainable(config: TuneConfig, train: TrainConfig, space: Space) -> Any:  # noqa: ANN401  # Ray Tune's wrapper
+    deciding = {path: domain for path, domain in space.items() if path in ("distillation.top_k", "shape.history")}
+    several = train.workers.count > 1
+    checkpoints = config.output.absolute() / CHECKPOINTS_FOLDER if config.search.scheduler == "pbt" else None
+    return ray_tune.with_parameters(
+        run_trial,
+        train=train.model_dump(mode="json"),
+        materials={} if several else share(point_config(train, point) for point in grid(deciding)),
+        measures=tuple(name for name in config.search.objectives if name in MINIMISED),
+        checkpoints=str(checkpoints) if checkpoints else None,
+        threads=max(1, int(config.cpus_per_trial)),
+    )
+
+
+def _quiet() -> None:
+    os.environ.update(QUIET_ENVIRONMENT)
+    for logger in QUIET_LOGGERS:
+        logging.getLogger(logger).setLevel(logging.ERROR)
