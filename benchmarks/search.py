@@ -22,7 +22,6 @@ from student_train.loop import fit
 from student_train.train import load_materials
 from tune.config import Domain, SearchConfig, TuneConfig
 from tune.journal import Journal
-from tune.proposals import proposals
 from tune.record_runs import RunRecorder, search_run
 from tune.run import run_trials
 from tune.search import base_config
@@ -57,9 +56,7 @@ def efficiency(folder: Path, trials: int, seconds: float) -> dict[str, float]:
     journal = Journal(config.output, {})
     with ray_session(ClusterConfig(cpus=WORKERS)), search_run(tracker, journal, "benchmark", config, {}) as run:
         started = time.perf_counter()
-        recorder = RunRecorder(tracker, run.id, "ndcg@20")
-        run_trials(config, base, SPACE, proposals(config, SPACE, None), journal, recorder)
-        recorder.finish()
+        run_trials(config, base, SPACE, journal, RunRecorder(tracker, run.id, "ndcg@20"))
         wall = time.perf_counter() - started
     trained = sum(record.seconds for record in journal.records.values())
     return {

@@ -76,6 +76,11 @@ class Engine:
         for group in self._engine.optimizer.param_groups:
             group["lr"] = learning_rate
 
+    def set_weight_decay(self, weight_decay: float) -> None:
+        """Set the weight decay of all parameter groups."""
+        for group in self._engine.optimizer.param_groups:
+            group["weight_decay"] = weight_decay
+
     def state_dict(self) -> dict[str, Tensor]:
         """The whole weights in float32 on the CPU, averaged if so asked; a collective call of all ranks."""
         weights = self._average.full() if self._average else self._weights()

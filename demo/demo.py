@@ -32,7 +32,8 @@ from student_train.train import train
 from teacher_infer.locate import locate_teacher
 from teacher_infer.teach import teach
 from teacher_train.train import train_teacher
-from tune.search import STUDENT_FOLDER, tune
+from tune.champion import STUDENT_FOLDER
+from tune.search import tune
 
 VERB = "demo"
 SHOWN_TITLES = 10

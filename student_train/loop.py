@@ -84,8 +84,9 @@ def fit(
     optimizer = torch.optim.AdamW(trained, config.learning_rate, weight_decay=config.weight_decay)
     engine = Engine(learner, optimizer, config.engine, config.batch, config.average)
     progress = Progress(**engine.load(resume)) if resume else Progress()
-    # A search may go on from a checkpoint with another one than stands in it.
+    # A search may go on from a checkpoint with others than stand in it.
     engine.set_learning_rate(config.learning_rate)
+    engine.set_weight_decay(config.weight_decay)
     step = Step(config, materials.train_count, engine.device)
     steps = -(-materials.total_rows // (materials.world_size * config.batch))
     without = _untaught(engine, config, materials)

@@ -47,7 +47,8 @@ def identity(config: TuneConfig, space: Space, inputs: Mapping[str, str]) -> dic
     settings: dict[str, Any] = {f"search.space.{path}": render(domain) for path, domain in space.items()}
     settings |= {f"fingerprint of the {name}": value for name, value in inputs.items()}
     unused = [name for name in ("asha", "pbt") if name != config.search.scheduler]
-    if not unused[1:] or config.search.algorithm == "optuna":
+    learns = config.search.scheduler == "asha" or config.search.algorithm == "optuna"
+    if learns and config.search.scheduler != "pbt":
         settings["concurrent"] = str(config.concurrent)
     if config.search.scheduler == "pbt":
         settings["trials"] = str(config.trials)

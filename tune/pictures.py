@@ -63,7 +63,14 @@ def parallel_coordinates(folder: Path, space: Space, outcomes: Sequence[Outcome]
     colours = ScalarMappable(Normalize(min(figures), max(figures)), "viridis")
     for outcome in sorted(outcomes, key=lambda outcome: outcome.values[0]):
         heights = [_height(space[name], outcome.point[name]) for name in names]
-        axes.plot(range(len(names)), heights, "o-", color=colours.to_rgba(outcome.values[0]), linewidth=1, markersize=3)
+        axes.plot(
+            range(len(names)),
+            heights,
+            "o-",
+            color=colours.to_rgba(np.array(outcome.values[0])),
+            linewidth=1,
+            markersize=3,
+        )
     for at, name in enumerate(names):
         ends = space[name].ends()
         axes.axvline(at, color="grey", linewidth=0.5)
@@ -153,7 +160,8 @@ def _edges(domain: Domain) -> np.ndarray:
 
 
 def _cell(edges: np.ndarray, value: Value) -> int:
-    return int(np.clip(np.searchsorted(edges, float(value), side="right") - 1, 0, len(edges) - 2))  # type: ignore[arg-type]
+    place = int(np.searchsorted(edges, float(value), side="right")) - 1  # type: ignore[arg-type]
+    return min(max(place, 0), len(edges) - 2)
 
 
 def _saved(figure: Figure, file: Path) -> Path:

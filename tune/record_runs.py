@@ -22,7 +22,7 @@ class RunRecorder:
         self._writing: list[Future[None]] = []
 
     def catch_up(self, journal: Journal) -> None:
-        """Record the journal's trials that have no finished run, as after a kill; half-written ones are deleted.
+        """Record the journal's trials that have no finished run, as after a kill; half-written runs are deleted.
 
         Raises:
             ConfigError: the tracking server does not answer.

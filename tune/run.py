@@ -13,13 +13,13 @@ from cluster.resources import check_resources
 from student_train.config import TrainConfig
 from tune.config import MINIMISED, TuneConfig
 from tune.follow import Follow
-from tune.halving import Halving
-from tune.journal import Journal
+from tune.halving import Halving, Rungs
+from tune.journal import Journal, Record
 from tune.materials import share
-from tune.proposals import Proposals
+from tune.proposals import Proposals, proposals
 from tune.record_runs import RunRecorder
 from tune.searcher import OrderedSearcher
-from tune.space import Space, grid, point_config
+from tune.space import Space, grid, own_point, point_config
 from tune.trial import run_trial
 
 CHECKPOINTS_FOLDER = ".checkpoints"
@@ -35,38 +35,48 @@ QUIET_LOGGERS = ("ray.tune.analysis.experiment_analysis", "ray.tune.tune")
 
 
 def run_trials(
-    config: TuneConfig,
-    base: TrainConfig,
-    space: Space,
-    planned: Proposals,
-    journal: Journal,
-    recorder: RunRecorder,
-) -> None:
-    """Run the trials that the journal lacks.
+    config: TuneConfig, base: TrainConfig, space: Space, journal: Journal, recorder: RunRecorder
+) -> list[Record]:
+    """Run the trials that the journal lacks, and return all in their order.
 
     Raises:
         ConfigError: the cluster is too small for one trial.
         OutputError: the journal cannot be written.
         UserError: the search was stopped before all trials ended.
     """
-    if all(number in journal.records for number in range(planned.total)):
-        return
-    train = trial_config(config, base)
+    planned = proposals(config, space, own_point(base, space))
+    recorder.catch_up(journal)
+    if any(number not in journal.records for number in range(planned.total)):
+        _run(config, trial_config(config, base), space, planned, journal, recorder)
+    recorder.finish()
+    return [journal.records[number] for number in range(planned.total)]
+
+
+def _run(
+    config: TuneConfig,
+    train: TrainConfig,
+    space: Space,
+    planned: Proposals,
+    journal: Journal,
+    recorder: RunRecorder,
+) -> None:
     metric = config.search.objectives[0]
-    searcher = OrderedSearcher(planned, journal)
     scheduler: TrialScheduler = FIFOScheduler()
     if config.search.scheduler == "asha":
-        scheduler = Halving(config.asha, metric, searcher.earlier)
+        scheduler = Halving(Rungs(config.asha, metric), planned.known, journal.records)
     follow = Follow(journal, recorder, metric, planned.total, train.epochs)
     _quiet()
     with tempfile.TemporaryDirectory(prefix="dllm2rec-tune-") as storage:
         ray_tune.Tuner(
             ray_tune.with_resources(_trainable(config, train, space), _resources(config, train)),
             tune_config=ray_tune.TuneConfig(
-                num_samples=planned.total, search_alg=searcher, scheduler=scheduler, reuse_actors=True
+                num_samples=planned.total,
+                search_alg=OrderedSearcher(planned, journal),
+                scheduler=scheduler,
+                reuse_actors=True,
             ),
             run_config=ray_tune.RunConfig(
-                name="search",
+                name=f"search-{os.getpid()}",
                 storage_path=train.workers.storage or storage,
                 callbacks=[follow],
                 failure_config=ray_tune.FailureConfig(max_failures=config.retries),

@@ -1,5 +1,6 @@
 """The verb ``tune``: a search over fields of ``train`` on validation, its report, and the best student of it."""
 
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,10 @@ from tune.champion import crown
 from tune.config import TuneConfig
 from tune.opening import open_journal
 from tune.outcome import best_of, outcomes_of
-from tune.proposals import proposals
 from tune.record_runs import RunRecorder, search_run
 from tune.report import write_report
 from tune.run import run_trials
-from tune.space import check_space, own_point
+from tune.space import check_space
 
 
 def tune(config: TuneConfig) -> Path:
@@ -37,13 +37,12 @@ def tune(config: TuneConfig) -> Path:
     metric = config.search.objectives[0]
     tracker = Tracker(config.tracking)
     journal = open_journal(config, space, inputs)
-    with ray_session(config.cluster), search_run(tracker, journal, f"tune {base.student}", config, inputs) as parent:
-        planned = proposals(config, space, own_point(base, space))
-        recorder = RunRecorder(tracker, parent.id, metric)
-        recorder.catch_up(journal)
-        run_trials(config, base, space, planned, journal, recorder)
-        recorder.finish()
-        records = [journal.records[number] for number in range(planned.total)]
+    with (
+        closing(journal),
+        ray_session(config.cluster),
+        search_run(tracker, journal, f"tune {base.student}", config, inputs) as parent,
+    ):
+        records = run_trials(config, base, space, journal, RunRecorder(tracker, parent.id, metric))
         outcomes = outcomes_of(records, config)
         best = best_of(outcomes)
         crowned = crown(config, base, best, tracker, parent.id)

@@ -1,6 +1,5 @@
 """Hands proposals to Ray Tune in their order, each as soon as the trials have ended that it may know."""
 
-from collections.abc import Sequence
 from typing import Any
 
 from ray.tune.search import Searcher
@@ -18,27 +17,26 @@ class OrderedSearcher(Searcher):
         self._proposals = proposals
         self._journal = journal
         self._next = 0
+        self._ended: list[Record] = []
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """Ray Tune's question for the next trial: none for later."""
         while self._next < self._proposals.total and self._journal.fault is None:
+            while len(self._ended) in self._journal.records:
+                self._ended.append(self._journal.records[len(self._ended)])
             known = self._proposals.known(self._next)
-            if any(number not in self._journal.records for number in range(known)):
+            if known > len(self._ended):
                 return None
-            proposal = self._proposals.propose(self._next, self.earlier(self._next))
+            proposal = self._proposals.propose(self._next, self._ended[:known])
             self._next += 1
-            if not self._ended(proposal):
+            if not self._done(proposal):
                 return proposal.as_dict()
         return Searcher.FINISHED
-
-    def earlier(self, number: int) -> Sequence[Record]:
-        """The trials that trial ``number`` may know, in order."""
-        return [self._journal.records[at] for at in range(self._proposals.known(number))]
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Nothing: :class:`tune.follow.Follow` keeps trials that end."""
 
-    def _ended(self, proposal: Proposal) -> bool:
+    def _done(self, proposal: Proposal) -> bool:
         record = self._journal.records.get(proposal.number)
         if record and (record.point, record.seed) != (proposal.point, proposal.seed):
             self._journal.fault = OutputError(

@@ -128,7 +128,7 @@ def check_space(config: TuneConfig, train: TrainConfig) -> Space:
         for point in grid(space):
             _check_value(train, point)
     if config.search.scheduler == "pbt":
-        _check_moving(space)
+        _check_moving(space, train)
     return space
 
 
@@ -178,8 +178,13 @@ def _check_value(train: TrainConfig, point: Point) -> None:
         raise ConfigError(f"`search.space` reaches values that training refuses: {error}") from error
 
 
-def _check_moving(space: Space) -> None:
+def _check_moving(space: Space, train: TrainConfig) -> None:
     """Weights are handed on in PBT, so that what fixes their shapes has to stand still."""
+    if train.workers.count > 1:
+        raise ConfigError(
+            "`search.scheduler` = pbt hands on the weights of one worker, but `train.workers.count` is "
+            f"{train.workers.count}: set it to 1 or choose another scheduler"
+        )
     fixed = ("student", "shape", "distillation.projector", "distillation.strategy", "distillation.embedding")
     for path in space:
         if path.startswith(fixed) and path != "shape.dropout" and path != "distillation.projector_start":

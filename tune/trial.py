@@ -1,5 +1,6 @@
 """One trial: the training loop of the verb ``train``, every evaluation reported to Ray Tune."""
 
+import os
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -74,7 +75,7 @@ def _fit_here(
 
 def keep(folder: Path, number: int, save: Callable[[Path], None]) -> None:
     """Leave a checkpoint under its trial's number that is whole or not there."""
-    aside, place = folder / f".{number}", folder / str(number)
+    aside, place = folder / f".{number}-{os.getpid()}", folder / str(number)
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
     save(aside)

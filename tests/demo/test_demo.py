@@ -17,7 +17,7 @@ ROAD = {
     "train-teacher": {"model": {"layers": 1, "width": 64, "heads": 2, "vocabulary": 512}, "epochs": 1, "max_rows": 100},
     "teach": {"ranking": "ground", "max_new_tokens": 8},
     "train": {"shape": {"width": 16, "layers": 1}, "epochs": 2},
-    "tune": {"trials": 2, "search": {"parameters": ["lam"]}, "asha": {"max_epochs": 2, "grace": 1}},
+    "tune": {"trials": 2, "search": {"space": {"distillation.lam": "0.1..2"}}, "asha": {"max_epochs": 2, "grace": 1}},
 }
 
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -29,11 +30,10 @@ from tune.champion import best_config
 from tune.config import AshaConfig, Domain, PbtConfig, SearchConfig, TuneConfig
 from tune.journal import TRIALS_FILE, Journal, Record
 from tune.outcome import best_of, outcomes_of
-from tune.proposals import proposals
 from tune.record_runs import RunRecorder
 from tune.run import run_trials
 from tune.search import base_config, tune
-from tune.space import own_point, space_of
+from tune.space import space_of
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -54,16 +54,12 @@ def small(
     )
 
 
-def run(config: TuneConfig, journal: Journal | None = None) -> list[Record]:
+def run(config: TuneConfig) -> list[Record]:
     """The trials of a search, without what comes after them."""
-    base, space = base_config(config), space_of(config)
-    planned = proposals(config, space, own_point(base, space))
-    journal = journal or Journal(config.output, {})
     tracker = Tracker(config.tracking)
     recorder = RunRecorder(tracker, tracker.open_run("search").id, "ndcg@20")
-    run_trials(config, base, space, planned, journal, recorder)
-    recorder.finish()
-    return [journal.records[number] for number in range(planned.total)]
+    with closing(Journal(config.output, {})) as journal:
+        return run_trials(config, base_config(config), space_of(config), journal, recorder)
 
 
 def result(record: Record) -> dict[str, object]:
