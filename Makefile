@@ -26,6 +26,7 @@ lint: install
 bench: install
 	$(BIN)/python -m benchmarks.student_step
 	$(BIN)/python -m benchmarks.teacher
+	$(BIN)/python -m benchmarks.search
 
 install: $(VENV)/.installed
 

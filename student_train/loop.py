@@ -34,6 +34,8 @@ class Materials:
     """Teacher embeddings [N, E]; none for a plain student."""
     teacher_ndcg: dict[str, float] = field(default_factory=dict)
     """The teacher's own ``ndcg@K`` on validation rows, or on train rows if only those are labelled."""
+    untaught: dict[str, float] = field(default_factory=dict)
+    """What :func:`untaught_sums` come to, where several trainings share it; none for each to count itself."""
     rank: int = 0
     world_size: int = 1
     total_rows: int = 0
@@ -180,13 +182,15 @@ def _untaught(engine: Engine, config: TrainConfig, materials: Materials) -> dict
     """Validation metrics of item transitions, if there is a teacher to judge; a collective call."""
     if not materials.teacher_ndcg or not config.distillation.trust:
         return {}
-    return metric_means(engine.mean(untaught(config, materials).to(engine.device)).cpu())
+    if materials.untaught:
+        return materials.untaught
+    return metric_means(engine.mean(untaught_sums(materials, config.filter_history).to(engine.device)).cpu())
 
 
-def untaught(config: TrainConfig, materials: Materials) -> Tensor:
-    """Metric sums of item transitions on this worker's validation rows."""
+def untaught_sums(materials: Materials, filter_history: bool) -> Tensor:
+    """Metric sums (see :func:`evaluate`) that transitions between items reach on this worker's validation rows."""
     transitions = Transitions(materials.train, len(materials.train_count))
-    return evaluate(transitions, materials.validation, torch.device("cpu"), config.filter_history)
+    return evaluate(transitions, materials.validation, torch.device("cpu"), filter_history)
 
 
 def plain_student(config: TrainConfig, materials: Materials, state: dict[str, Tensor]) -> Student:

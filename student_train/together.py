@@ -18,7 +18,7 @@ from student_train.alike import check_alike
 from student_train.cohort import Cohort, GoesOn, Member
 from student_train.config import TrainConfig
 from student_train.evaluation import metric_means
-from student_train.loop import Materials, Progress, plain_student, untaught
+from student_train.loop import Materials, Progress, plain_student, untaught_sums
 from student_train.student import Student
 
 
@@ -50,7 +50,7 @@ def fit_together(
     members = [Member(place, config) for place, config in enumerate(configs)]
     size = at_once or _at_once(configs[0], len(materials.train_count), device)
     judged = materials.teacher_ndcg and any(config.distillation.trust for config in configs)
-    without = metric_means(untaught(configs[0], materials)) if judged else {}
+    without = metric_means(untaught_sums(materials, configs[0].filter_history)) if judged else {}
     cohorts = [Cohort(members[at : at + size], materials, without, device) for at in range(0, len(members), size)]
     while cohorts:
         for cohort in cohorts:

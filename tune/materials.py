@@ -13,15 +13,19 @@ from torch import Tensor
 
 from cluster.errors import UserError
 from student_train.config import TrainConfig
-from student_train.loop import Materials
+from student_train.evaluation import metric_means
+from student_train.loop import Materials, untaught_sums
 from student_train.train import load_materials
+from tune.space import value_at
 
 T = TypeVar("T")
+DECIDING = ("distillation.top_k", "shape.history", "filter_history")
+"""The fields that materials depend on; a search has one data set and one set of labels."""
 
 
 def kind(config: TrainConfig) -> str:
-    """What the materials of a config depend on; a search has one data set and one set of labels."""
-    return f"top {config.distillation.top_k}, history {config.shape.history}"
+    """What the materials of a config depend on."""
+    return ", ".join(f"{path} {value_at(config, path)}" for path in DECIDING)
 
 
 def share(configs: Iterable[TrainConfig]) -> dict[str, ray.ObjectRef]:
@@ -42,15 +46,23 @@ def share(configs: Iterable[TrainConfig]) -> dict[str, ray.ObjectRef]:
 
 
 def shared_with(config: TrainConfig, shared: Mapping[str, ray.ObjectRef]) -> Materials:
-    """The materials of a config. Their tensors are views of the object store: to write to them ends the process."""
+    """The materials of a config. Their tensors are views of the object store: to write to them ends the process.
+
+    A kind that is not shared, which a range of whole numbers can ask for, is read from the files.
+    """
+    if kind(config) not in shared:
+        return load_materials(config)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
         return _mapped(ray.get(shared[kind(config)]), np.ndarray, torch.from_numpy)
 
 
 def _load(config: TrainConfig) -> tuple[bool, Materials]:
+    materials = load_materials(config)
+    if materials.teacher_ndcg:
+        materials.untaught = metric_means(untaught_sums(materials, config.filter_history))
     # Ray hands NumPy arrays on without a copy, but copies tensors.
-    return True, _mapped(load_materials(config), Tensor, Tensor.numpy)
+    return True, _mapped(materials, Tensor, Tensor.numpy)
 
 
 def _mapped(value: T, leaf: type, change: Callable[[Any], Any]) -> T:

@@ -180,7 +180,7 @@ def distribution(domain: Domain) -> BaseDistribution:
         return CategoricalDistribution(domain.values)
     low, high = domain.ends()
     kind = IntDistribution if domain.integer else FloatDistribution
-    return kind(low, high, log=domain.log)  # type: ignore[arg-type]
+    return kind(low, high, log=domain.log)
 
 
 def proposals(config: TuneConfig, space: Space, start: dict[str, Value] | None) -> Proposals:

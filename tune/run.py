@@ -15,7 +15,7 @@ from tune.config import MINIMISED, TuneConfig
 from tune.follow import Follow
 from tune.halving import Halving, Rungs
 from tune.journal import Journal, Record
-from tune.materials import share
+from tune.materials import DECIDING, share
 from tune.proposals import Proposals, proposals
 from tune.record_runs import RunRecorder
 from tune.searcher import OrderedSearcher
@@ -117,7 +117,7 @@ def _resources(config: TuneConfig, train: TrainConfig) -> dict[str, float]:
 
 
 def _trainable(config: TuneConfig, train: TrainConfig, space: Space) -> Any:  # noqa: ANN401  # Ray Tune's wrapper
-    deciding = {path: domain for path, domain in space.items() if path in ("distillation.top_k", "shape.history")}
+    deciding = {path: domain for path, domain in space.items() if path in DECIDING}
     several = train.workers.count > 1
     checkpoints = config.output.absolute() / CHECKPOINTS_FOLDER if config.search.scheduler == "pbt" else None
     return ray_tune.with_parameters(
