@@ -67,22 +67,22 @@ def _run(
     follow = Follow(journal, recorder, metric, planned.total, train.epochs)
     _quiet()
     with tempfile.TemporaryDirectory(prefix="dllm2rec-tune-") as storage:
-        ray_tune.Tuner(
+        # Not by a Tuner, which would pickle searcher and callbacks for a restore that we do without; nor in an actor, as
+        # with ray:// addresses, for the journal is here.
+        ray_tune.run(
             ray_tune.with_resources(_trainable(config, train, space), _resources(config, train)),
-            tune_config=ray_tune.TuneConfig(
-                num_samples=planned.total,
-                search_alg=OrderedSearcher(planned, journal),
-                scheduler=scheduler,
-                reuse_actors=True,
-            ),
-            run_config=ray_tune.RunConfig(
-                name=f"search-{os.getpid()}",
-                storage_path=train.workers.storage or storage,
-                callbacks=[follow],
-                failure_config=ray_tune.FailureConfig(max_failures=config.retries),
-                verbose=0,
-            ),
-        ).fit()
+            name=f"search-{os.getpid()}",
+            num_samples=planned.total,
+            search_alg=OrderedSearcher(planned, journal),
+            scheduler=scheduler,
+            storage_path=train.workers.storage or storage,
+            callbacks=[follow],
+            max_failures=config.retries,
+            reuse_actors=True,
+            raise_on_failed_trial=False,
+            verbose=0,
+            _remote=False,
+        )
     print(follow.summary(), flush=True)
     if journal.fault:
         raise journal.fault
