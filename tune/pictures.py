@@ -1,6 +1,7 @@
 """The pictures of a search; each is written as a file and gives its path, or none where there is nothing to show."""
 
 import math
+from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import accumulate
 from pathlib import Path
@@ -160,7 +161,7 @@ def _edges(domain: Domain) -> np.ndarray:
 
 
 def _cell(edges: np.ndarray, value: Value) -> int:
-    place = int(np.searchsorted(edges, float(value), side="right")) - 1  # type: ignore[arg-type]
+    place = bisect_right(edges.tolist(), float(value)) - 1  # type: ignore[arg-type]
     return min(max(place, 0), len(edges) - 2)
 
 
