@@ -67,8 +67,8 @@ def _run(
     follow = Follow(journal, recorder, metric, planned.total, train.epochs)
     _quiet()
     with tempfile.TemporaryDirectory(prefix="dllm2rec-tune-") as storage:
-        # Not by a Tuner, which would pickle searcher and callbacks for a restore that we do without; nor in an actor, as
-        # with ray:// addresses, for the journal is here.
+        # Not by a Tuner, which would pickle searcher and callbacks for a restore that we do without; nor, with ray://
+        # addresses, in an actor: the journal is here.
         ray_tune.run(
             ray_tune.with_resources(_trainable(config, train, space), _resources(config, train)),
             name=f"search-{os.getpid()}",
