@@ -43,7 +43,9 @@ class Follow(tune.Callback):
             return
         self._shown = time.monotonic()
         running = [(t.config, t.last_result or {}) for t in trials if t.status == Trial.RUNNING]
-        print(f"{self.summary()}\n{table(running, self._metric, self._epochs)}", flush=True)
+        print(
+            "\n".join([self.summary(), *([table(running, self._metric, self._epochs)] if running else [])]), flush=True
+        )
 
     def summary(self) -> str:
         """How many trials ended, the best of them, and the time that is left."""
@@ -98,8 +100,11 @@ def table(running: Sequence[tuple[dict[str, Any], dict[str, Any]]], metric: str,
 
 
 def point_text(point: dict[str, Any]) -> str:
-    """A point on one line."""
-    shown = {name: f"{value:.3g}" if isinstance(value, float) else str(value) for name, value in point.items()}
+    """A point on one line, by the last part of its fields' paths."""
+    shown = {
+        name.rpartition(".")[2]: f"{value:.3g}" if isinstance(value, float) else str(value)
+        for name, value in point.items()
+    }
     return ", ".join(f"{name} {value}" for name, value in shown.items())
 
 

@@ -36,7 +36,7 @@ class Record(BaseModel):
     measures: dict[str, float] = {}
     """``size`` (parameters) and ``latency`` (milliseconds), if asked for."""
     seconds: float = 0.0
-    """Of training."""
+    """Of training and evaluation; with those of its parents."""
     ended: float
     """When, in seconds since 1970."""
 

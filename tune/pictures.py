@@ -43,7 +43,8 @@ def champion(folder: Path, student: Manifest, plain: Manifest) -> Path:
 def best_so_far(folder: Path, records: Sequence[Record], metric: str) -> Path:
     """Every trial's best evaluation, and the best of all so far, over the training time spent on all trials."""
     done = sorted((record for record in records if record.state != "failed"), key=lambda record: record.ended)
-    spent = list(accumulate(record.seconds for record in done))
+    before: dict[int | None, float] = {None: 0.0} | {record.number: record.seconds for record in records}
+    spent = list(accumulate(record.seconds - before[record.parent] for record in done))
     values = [record.best(metric) for record in done]
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.add_subplot()

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -62,12 +61,11 @@ def _fit_here(
 ) -> None:
     materials = shared_with(config, shared)
     constant = {"measures": measured(config, len(materials.train_count), measures)}
-    begun = time.perf_counter()
 
     def on_evaluation(progress: Progress, save: Callable[[Path], None]) -> None:
         if checkpoints and progress.epoch == config.epochs:
             keep(checkpoints, proposal["number"], save)
-        tune.report(report_of(progress, config) | constant | {"seconds": time.perf_counter() - begun})
+        tune.report(report_of(progress, config) | constant)
 
     parent = proposal["parent"]
     fit(config, materials, on_evaluation, None if parent is None or not checkpoints else checkpoints / str(parent))
