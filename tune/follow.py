@@ -101,11 +101,8 @@ def table(running: Sequence[tuple[dict[str, Any], dict[str, Any]]], metric: str,
 
 def point_text(point: dict[str, Any]) -> str:
     """A point on one line, by the last part of its fields' paths."""
-    shown = {
-        name.rpartition(".")[2]: f"{value:.3g}" if isinstance(value, float) else str(value)
-        for name, value in point.items()
-    }
-    return ", ".join(f"{name} {value}" for name, value in shown.items())
+    shown = {name: f"{value:.3g}" if isinstance(value, float) else str(value) for name, value in point.items()}
+    return ", ".join(f"{name.rpartition('.')[2]} {value}" for name, value in shown.items())
 
 
 def reason_of(error: BaseException | None) -> str:
