@@ -121,9 +121,6 @@ class TrainConfig(Config):
     patience: int = Field(10, ge=1, description="Evaluations without gain in validation NDCG@20 before stopping.")
     filter_history: bool = Field(False, description="Leave history items out of the ranking when evaluating.")
     seed: int = Field(0, ge=0, description="Seed of weights, batches and negatives.")
-    start_from: Path | None = Field(
-        None, description="Checkpoint of a training to go on from, as searches leave them; none starts anew."
-    )
     register_as: str | None = Field(None, description="Name to register the student under in MLflow; none does not.")
     workers: WorkersConfig = WorkersConfig()
     engine: EngineConfig = EngineConfig()

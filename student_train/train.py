@@ -26,8 +26,12 @@ from student_train.registry import MATCHINGS
 from student_train.rows import read_rows
 
 
-def train(config: TrainConfig) -> Path:
+def train(config: TrainConfig, start_from: Path | None = None) -> Path:
     """Train a student, evaluate it once on test, and write its directory.
+
+    Args:
+        config: what to train and how.
+        start_from: checkpoint of a training of one worker to go on from, as searches leave them; none starts anew.
 
     Raises:
         StaleInputError: data set or labels are missing, unfinished, or do not belong together.
@@ -42,7 +46,7 @@ def train(config: TrainConfig) -> Path:
             config.output, verb="train", config=config, inputs=inputs, overwrite=config.overwrite
         ) as draft,
     ):
-        payload = {"config": config.model_dump(mode="json")}
+        payload = {"config": config.model_dump(mode="json"), "start_from": str(start_from) if start_from else None}
         run_workers(train_worker, payload, config.workers, f"train-{config.student}", draft.path)
         outcome = json.loads((draft.path / RESULT_FILE).read_text())
         (draft.path / RESULT_FILE).unlink()
@@ -157,7 +161,8 @@ def train_worker(payload: Payload) -> None:
                 save(Path(directory))
                 ray_train.report({"epoch": progress.epoch}, checkpoint=Checkpoint.from_directory(directory))
 
-    student, progress = fit(config, materials, on_evaluation, last_checkpoint() or config.start_from)
+    start = Path(payload["start_from"]) if payload["start_from"] else None
+    student, progress = fit(config, materials, on_evaluation, last_checkpoint() or start)
     outcome = measure(config, materials, student, progress)
     with tempfile.TemporaryDirectory() as directory:
         if materials.rank == 0:

@@ -37,40 +37,43 @@ def crown(config: TuneConfig, base: TrainConfig, best: Outcome, tracker: Tracker
         ConfigError: the tracking server does not answer.
     """
     chosen = best_config(config, base, best)
-    student = _trained(chosen, config.output / STUDENT_FOLDER)
+    student = _trained(chosen, config.output / STUDENT_FOLDER, weights_of(config, best))
     plain = _trained(plain_config(base, chosen), config.output / PLAIN_FOLDER)
     return Crowned(chosen, student, plain, _registered(config, tracker, student, parent))
 
 
 def best_config(config: TuneConfig, base: TrainConfig, best: Outcome) -> TrainConfig:
-    """What ``dllm2rec train`` is to train; in PBT the weights of the best member, whose training changed on its way."""
+    """What ``dllm2rec train`` is to train; in PBT as long as the best step had trained."""
     chosen = point_config(base, best.point)
     if config.search.scheduler != "pbt":
         return chosen
-    (record,) = best.records
-    steps = trial_config(config, base)
-    checkpoint = config.output.absolute() / CHECKPOINTS_FOLDER / str(record.number)
-    update = {"epochs": int(record.history[-1]["epoch"]), "patience": steps.patience, "start_from": checkpoint}
-    return chosen.model_copy(update=update)
+    epochs = int(best.records[0].history[-1]["epoch"])
+    return chosen.model_copy(update={"epochs": epochs, "patience": trial_config(config, base).patience})
+
+
+def weights_of(config: TuneConfig, best: Outcome) -> Path | None:
+    """In PBT the checkpoint of the best step: its settings changed on the way, so that no training would repeat it."""
+    if config.search.scheduler != "pbt":
+        return None
+    return config.output.absolute() / CHECKPOINTS_FOLDER / str(best.records[0].number)
 
 
 def plain_config(base: TrainConfig, chosen: TrainConfig) -> TrainConfig:
     """The best student without its teacher; in a search without a teacher the train section's own student."""
     if base.labels is None:
         return base
-    return chosen.model_copy(
-        update={"labels": None, "start_from": None, "epochs": base.epochs, "patience": base.patience}
-    )
+    return chosen.model_copy(update={"labels": None, "epochs": base.epochs, "patience": base.patience})
 
 
-def _trained(config: TrainConfig, output: Path) -> Manifest:
+def _trained(config: TrainConfig, output: Path, start_from: Path | None = None) -> Manifest:
     try:
         made = read_manifest(output, "train")
         if _same(made, config):
             return made
     except StaleInputError:
         pass
-    return read_manifest(train(config.model_copy(update={"output": output, "overwrite": True})), "train")
+    made_here = config.model_copy(update={"output": output, "overwrite": True})
+    return read_manifest(train(made_here, start_from), "train")
 
 
 def _same(made: Manifest, config: TrainConfig) -> bool:

@@ -36,7 +36,6 @@ _NOT_SEARCHED = {
     "labels": "they are the teacher that trials are compared with",
     "seed": "give --seeds",
     "output": "trials write none",
-    "start_from": "the search starts trials anew",
     "overwrite": "trials write nothing",
     "register_as": "only the best student is registered",
     "workers": "all trials ask for the same resources",

@@ -26,7 +26,7 @@ from dllm2rec import main
 from student_train.config import StudentConfig, TrainConfig
 from student_train.recommender import Recommender
 from student_train.train import train
-from tune.champion import best_config
+from tune.champion import best_config, weights_of
 from tune.config import AshaConfig, Domain, PbtConfig, SearchConfig, TuneConfig
 from tune.journal import TRIALS_FILE, Journal, Record
 from tune.outcome import best_of, outcomes_of
@@ -259,7 +259,8 @@ def test_in_pbt_a_weak_member_takes_over_a_strong_ones_weights(ray_local, datase
     own, taken_over, now = (torch.load(file, weights_only=False)["module"]["student.items.weight"] for file in weights)
     assert (now - taken_over).norm() < (now - own).norm()
     best = best_of(outcomes_of(records, config))
-    student = train(best_config(config, base_config(config), best).model_copy(update={"output": tmp_path / "student"}))
+    chosen = best_config(config, base_config(config), best).model_copy(update={"output": tmp_path / "student"})
+    student = train(chosen, weights_of(config, best))
     assert read_manifest(student).metrics["validation_ndcg@20"] == pytest.approx(best.values[0], abs=1e-6)
 
 
