@@ -38,9 +38,21 @@ VERBS = {
     "compare": Verb(
         "compare.config:CompareConfig", "compare.compare:compare", "students × strategies × seeds, tables and pictures"
     ),
-    "promote": Verb("cluster.config:PromoteConfig", "cluster.promote:promote", "make a version the champion if better"),
+    "register": Verb(
+        "student_train.promote_config:RegisterConfig", "student_train.register:register", "a student into the registry"
+    ),
+    "promote": Verb(
+        "student_train.promote_config:PromoteConfig",
+        "student_train.promote:promote",
+        "make a version the champion if better",
+    ),
+    "rollback": Verb(
+        "student_train.promote_config:RollbackConfig",
+        "student_train.promote:rollback",
+        "make the champion before it the champion again",
+    ),
     "recommend": Verb(
-        "student_train.recommend_config:RecommendConfig", "student_train.recommend:recommend", "titles for a history"
+        "student_train.recommend_config:RecommendConfig", "student_train.recommend:recommend", "titles for histories"
     ),
     "demo": Verb("demo.config:DemoConfig", "demo.demo:demo", "the whole road on synthetic data"),
 }

@@ -10,11 +10,11 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import tyro
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from cluster.errors import ConfigError
 
@@ -26,6 +26,18 @@ class Config(BaseModel):
 
 
 C = TypeVar("C", bound=Config)
+_NOT_IN_MODEL_NAMES = "/:.%\"'@"
+
+
+def _model_name(name: str) -> str:
+    illegal = sorted({character for character in name if character in _NOT_IN_MODEL_NAMES})
+    if illegal or not name.strip():
+        raise ValueError(f"a registered model's name must not be empty or hold any of {' '.join(_NOT_IN_MODEL_NAMES)}")
+    return name
+
+
+ModelName = Annotated[str, AfterValidator(_model_name)]
+"""The name of a registered model; MLflow would refuse an illegal one only when the model is there."""
 
 
 class ClusterConfig(Config):
@@ -65,17 +77,6 @@ class EngineConfig(Config):
     precision: Literal["fp32", "bf16"] = Field("fp32", description="Number format of weights and activations.")
     accumulation: int = Field(1, ge=1, description="Micro batches per optimizer step.")
     gradient_clip: float = Field(1.0, ge=0, description="Largest gradient norm; 0 does not clip.")
-
-
-class PromoteConfig(Config):
-    """Make a registered student the champion if it is better on validation than the present one."""
-
-    name: str = Field("dllm2rec-student", min_length=1, description="Registered model.")
-    version: int | None = Field(None, ge=1, description="Version to promote; none takes the newest.")
-    across_datasets: bool = Field(False, description="Compare with a champion measured on another data set.")
-    output: Path = Field(Path("runs/promotion"), description="Directory for the decision and its manifest.")
-    overwrite: bool = Field(True, description="Replace an earlier decision in the output directory.")
-    tracking: TrackingConfig = TrackingConfig()
 
 
 class SubmitConfig(Config):

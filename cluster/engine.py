@@ -125,6 +125,13 @@ def mean_over_workers(value: Tensor) -> Tensor:
     return shared.to(value.device) / dist.get_world_size()
 
 
+def all_of_workers(part: Tensor) -> Tensor:
+    """The parts of all workers [S, ...], one after another on the CPU; a collective call."""
+    parts: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(parts, part.cpu())
+    return torch.cat(parts)
+
+
 def _deepspeed() -> Any:  # noqa: ANN401  # the deepspeed module
     """Import DeepSpeed without its CPU kernel builds, which cost more than a small training (docs/decisions.md)."""
     if not torch.cuda.is_available():

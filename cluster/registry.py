@@ -16,8 +16,8 @@ from cluster.tracking import Run, Tracker, metric_name
 import mlflow
 import pandas as pd
 from mlflow.exceptions import MlflowException
+from mlflow.models import Model, ModelSignature
 
-CHAMPION = "champion"
 _MODEL_URI = re.compile(r"models:/(?P<name>[^/@]+)(@(?P<alias>[\w\-]+)|/(?P<version>[1-9]\d*))")
 
 
@@ -30,7 +30,7 @@ class ServedModel:
     code: list[Path]
     requirements: list[str]
     example: pd.DataFrame
-    answer: pd.DataFrame
+    signature: ModelSignature
     params: dict[str, Any]
 
 
@@ -41,6 +41,9 @@ class ModelVersion:
     name: str
     version: int
     tags: dict[str, str]
+
+    def __str__(self) -> str:
+        return f"`{self.name}` version {self.version}"
 
 
 class Registry:
@@ -55,7 +58,6 @@ class Registry:
         Raises:
             ConfigError: the tracking server does not answer or refuses the name.
         """
-        signature = mlflow.models.infer_signature(model.example, model.answer, model.params)
         named = {metric_name(key): value for key, value in tags.items()}
         with self._tracker.answering(), contextlib.redirect_stderr(io.StringIO()):
             with mlflow.start_run(run_id=run.id):
@@ -64,12 +66,28 @@ class Registry:
                     python_model=str(model.script),
                     artifacts={key: str(path.absolute()) for key, path in model.artifacts.items()},
                     code_paths=[str(path) for path in model.code],
-                    signature=signature,
+                    signature=model.signature,
                     input_example=(model.example, model.params),
                     pip_requirements=model.requirements,
                 )
             made = mlflow.register_model(logged.model_uri, name, tags=named)
         return ModelVersion(name, int(made.version), named)
+
+    def versions(self, name: str) -> list[ModelVersion]:
+        """All versions of a registered model, oldest first.
+
+        Raises:
+            ModelError: there is no such model.
+            ConfigError: the tracking server does not answer.
+        """
+        with self._tracker.answering() as client:
+            known = client.search_model_versions(f"name = '{name}'")
+        if not known:
+            raise ModelError(
+                f"no model `{name}` is registered at {self._tracker.uri}: run `dllm2rec tune` to register one"
+            )
+        made = [ModelVersion(name, int(version.version), dict(version.tags)) for version in known]
+        return sorted(made, key=lambda model: model.version)
 
     def version(self, name: str, number: int | None = None) -> ModelVersion:
         """A version of a registered model, the newest if no number is given.
@@ -78,16 +96,11 @@ class Registry:
             ModelError: there is no such model or version.
             ConfigError: the tracking server does not answer.
         """
-        with self._tracker.answering() as client:
-            known = {int(made.version): made for made in client.search_model_versions(f"name = '{name}'")}
-        if not known:
-            raise ModelError(
-                f"no model `{name}` is registered at {self._tracker.uri}: run `dllm2rec tune` to register one"
-            )
+        known = {model.version: model for model in self.versions(name)}
         number = max(known) if number is None else number
         if number not in known:
-            raise ModelError(f"`{name}` has no version {number}: it has {', '.join(map(str, sorted(known)))}")
-        return ModelVersion(name, number, dict(known[number].tags))
+            raise ModelError(f"`{name}` has no version {number}: it has {', '.join(map(str, known))}")
+        return known[number]
 
     def with_alias(self, name: str, alias: str) -> ModelVersion | None:
         """The version that carries an alias, or None.
@@ -110,6 +123,33 @@ class Registry:
         with self._tracker.answering() as client:
             client.set_registered_model_alias(model.name, alias, str(model.version))
 
+    def delete_alias(self, name: str, alias: str) -> None:
+        """Take an alias away, if some version has it.
+
+        Raises:
+            ConfigError: the tracking server does not answer.
+        """
+        with self._tracker.answering() as client:
+            client.delete_registered_model_alias(name, alias)
+
+    def set_tag(self, model: ModelVersion, key: str, value: str) -> None:
+        """Put a tag on a version.
+
+        Raises:
+            ConfigError: the tracking server does not answer.
+        """
+        with self._tracker.answering() as client:
+            client.set_model_version_tag(model.name, str(model.version), key, value)
+
+    def delete_tag(self, model: ModelVersion, key: str) -> None:
+        """Take a tag off a version.
+
+        Raises:
+            ConfigError: the tracking server does not answer.
+        """
+        with self._tracker.answering() as client:
+            client.delete_model_version_tag(model.name, str(model.version), key)
+
     def resolve(self, uri: str) -> ModelVersion:
         """The version that ``models:/NAME@ALIAS`` or ``models:/NAME/VERSION`` names.
 
@@ -119,7 +159,7 @@ class Registry:
         """
         parts = _MODEL_URI.fullmatch(uri)
         if not parts:
-            raise ModelError(f"`{uri}` names no model: write models:/NAME@{CHAMPION} or models:/NAME/3")
+            raise ModelError(f"`{uri}` names no model: write models:/NAME@champion or models:/NAME/3")
         if parts["version"]:
             return self.version(parts["name"], int(parts["version"]))
         found = self.with_alias(parts["name"], parts["alias"])
@@ -127,16 +167,42 @@ class Registry:
             raise ModelError(f"no version of `{parts['name']}` is `{parts['alias']}`: run `dllm2rec promote` first")
         return found
 
-    def load(self, model: ModelVersion) -> mlflow.pyfunc.PyFuncModel:
-        """Fetch a registered model, ready to ``predict``.
+    def pull(self, model: ModelVersion, folder: Path, expected: ModelSignature) -> Path:
+        """Fetch a registered model's directory into ``folder``.
 
         Raises:
-            ModelError: its files are gone or do not load.
+            ModelError: its files are gone, or its signature is not the expected one.
             ConfigError: the tracking server does not answer.
         """
+        path = self.pull_file(model, "", folder)
+        try:
+            signature = Model.load(path).signature
+        except (MlflowException, OSError) as error:
+            raise _incomplete(model, error) from error
+        if signature != expected:
+            raise ModelError(f"{model} is another kind of model: its signature differs; register a student again")
+        return path
+
+    def pull_file(self, model: ModelVersion, file: str, folder: Path) -> Path:
+        """Fetch one file of a registered model into ``folder``, or the whole directory for none.
+
+        Raises:
+            ModelError: it is not there.
+            ConfigError: the tracking server does not answer.
+        """
+        uri = "/".join(filter(None, (f"models:/{model.name}/{model.version}", file)))
         with self._tracker.answering():
             try:
-                return mlflow.pyfunc.load_model(f"models:/{model.name}/{model.version}")
-            except (MlflowException, ImportError, OSError) as error:
-                reason = " ".join(str(error).split())[:200]
-                raise ModelError(f"`{model.name}` version {model.version} cannot be loaded: {reason}") from error
+                path = Path(mlflow.artifacts.download_artifacts(uri, dst_path=str(folder)))
+                if not path.exists():
+                    raise FileNotFoundError(path)
+                return path
+            except (MlflowException, OSError) as error:
+                if file:
+                    raise ModelError(f"{model} holds no {file}: train and register it again") from error
+                raise _incomplete(model, error) from error
+
+
+def _incomplete(model: ModelVersion, error: Exception) -> ModelError:
+    reason = " ".join(str(error).split())[:200]
+    return ModelError(f"{model} is missing files ({reason}): register it again")

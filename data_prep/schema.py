@@ -17,7 +17,11 @@ A label directory (verb ``teach``)::
 
 A student directory (verb ``train``)::
 
-    config.json, model.safetensors, items.parquet    all that is needed to answer, without the teacher's width
+    model.onnx, items.parquet                        all that is needed to answer, without the teacher's width: float32
+                                                     logits [B, N] from histories [B, L], int64, padded on the left
+    config.json, model.safetensors                   the same student for torch
+    validation.parquet                               where it ranks the true item of every validation row (RANKS)
+    curve.json                                       loss and validation metrics of every evaluated epoch
     manifest.json
 
 N is the number of items; the padding index of histories is N.
@@ -40,6 +44,7 @@ EMBEDDINGS_FILE = "item_embeddings.safetensors"
 EMBEDDINGS_TENSOR = "embeddings"
 STUDENT_CONFIG_FILE = "config.json"
 STUDENT_WEIGHTS_FILE = "model.safetensors"
+RANKS_FILE = "validation.parquet"
 
 ITEMS = pa.schema(
     [
@@ -74,6 +79,12 @@ FAILURES = pa.schema(
     [
         pa.field("row_id", pa.int64(), nullable=False),
         pa.field("error", pa.string(), nullable=False),  # one line
+    ]
+)
+RANKS = pa.schema(
+    [
+        pa.field("row_id", pa.int64(), nullable=False),
+        pa.field("rank", pa.int32(), nullable=False),  # of the true item among all items, from 1
     ]
 )
 SCORE_KIND_KEY = b"score_kind"

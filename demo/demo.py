@@ -9,9 +9,7 @@ import pyarrow.parquet as pq
 import ray
 from ray.exceptions import RayTaskError
 
-from cluster.config import PromoteConfig
 from cluster.errors import UserError
-from cluster.promote import promote
 from cluster.ray_session import ray_session
 from cluster.storage import check_free, output_directory, read_manifest
 from cluster.tracking import Tracker
@@ -25,6 +23,8 @@ from demo.road import Road, plan
 from student_train.config import TrainConfig
 from student_train.evaluation import protocol
 from student_train.outcome import CURVE_FILE
+from student_train.promote import promote
+from student_train.promote_config import PromoteConfig
 from student_train.recommend import RECOMMENDATIONS_FILE, recommend
 from student_train.recommend_config import RecommendConfig
 from student_train.register import register_student

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from cluster.config import ClusterConfig, Config, EngineConfig, TrackingConfig, WorkersConfig
+from cluster.config import ClusterConfig, Config, EngineConfig, ModelName, TrackingConfig, WorkersConfig
 from student_train.registry import BACKBONES, OBJECTIVES, STRATEGIES, one_of
 
 StudentName = Annotated[str, one_of(BACKBONES)]
@@ -121,7 +121,9 @@ class TrainConfig(Config):
     patience: int = Field(10, ge=1, description="Evaluations without gain in validation NDCG@20 before stopping.")
     filter_history: bool = Field(False, description="Leave history items out of the ranking when evaluating.")
     seed: int = Field(0, ge=0, description="Seed of weights, batches and negatives.")
-    register_as: str | None = Field(None, description="Name to register the student under in MLflow; none does not.")
+    register_as: ModelName | None = Field(
+        None, description="Name to register the student under in MLflow; none does not."
+    )
     workers: WorkersConfig = WorkersConfig()
     engine: EngineConfig = EngineConfig()
     cluster: ClusterConfig = ClusterConfig()

@@ -5,15 +5,17 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 
-from cluster.engine import mean_over_workers
+from cluster.engine import all_of_workers, mean_over_workers
 from cluster.storage import read_manifest
 from data_prep.reading import read_titles
-from data_prep.schema import ITEMS_FILE
+from data_prep.schema import ITEMS_FILE, RANKS, RANKS_FILE
 from student_train.assessment import TOP, Catalogue, assess
 from student_train.config import TrainConfig
-from student_train.evaluation import scored
+from student_train.evaluation import scored, target_ranks
 from student_train.exported import export_student
 from student_train.labels import failed_rows, read_labels
 from student_train.loop import Materials, Progress
@@ -71,11 +73,26 @@ def _test_rows(config: TrainConfig, materials: Materials, padding: int) -> Rows:
     return rows
 
 
+def validation_ranks(config: TrainConfig, materials: Materials, student: Student) -> pa.Table:
+    """Where the student ranks the true item of every validation row (schema RANKS); a collective call."""
+    device, rows = next(student.parameters()).device, materials.validation
+    blocks = scored(student, rows, device, config.filter_history)
+    rank_S = torch.cat([target_ranks(scores_BN, block.target).cpu() for block, scores_BN in blocks])
+    row_id, rank = all_of_workers(torch.stack([rows.row_id.cpu(), rank_S], dim=1)).T.numpy()
+    return pa.table([row_id, rank.astype("int32")], schema=RANKS)
+
+
 def write_student(
-    directory: Path, config: TrainConfig, student: Student, progress: Progress, outcome: dict[str, Any]
+    directory: Path,
+    config: TrainConfig,
+    student: Student,
+    progress: Progress,
+    outcome: dict[str, Any],
+    ranks: pa.Table,
 ) -> None:
-    """Write the exported student, its learning curve and its figures into ``directory``."""
+    """Write the exported student, its validation ranks, its learning curve and its figures into ``directory``."""
     export_student(directory, student, config.student, config.shape, config.dataset / ITEMS_FILE)
+    pq.write_table(ranks, directory / RANKS_FILE)
     (directory / CURVE_FILE).write_text(json.dumps(progress.history, indent=1) + "\n")
     (directory / RESULT_FILE).write_text(json.dumps(outcome, indent=1) + "\n")
 

@@ -1,18 +1,26 @@
-"""The verb ``recommend``: k titles with scores for one history, from the registry or a student directory."""
+"""The verb ``recommend``: k titles for one history or a file of them, from the registry or a student directory."""
 
+import difflib
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cluster.registry import Registry
-from cluster.storage import output_directory, read_manifest
+from cluster.errors import ConfigError
+from cluster.registry import ModelVersion, Registry
+from cluster.storage import Draft, check_free, output_directory, read_manifest
 from cluster.text import aligned
 from cluster.tracking import Tracker
+from serving.recommender import Recommender
 from student_train.recommend_config import RecommendConfig
-from student_train.recommender import Recommender
+from student_train.recommend_many import recommend_many
+from student_train.register import pull_student
 
+VERB = "recommend"
 RECOMMENDATIONS_FILE = "recommendations.parquet"
 RECOMMENDATIONS = pa.schema(
     [
@@ -25,49 +33,99 @@ RECOMMENDATIONS = pa.schema(
 _TITLE_WIDTH = 60
 
 
+@dataclass(frozen=True)
+class Source:
+    """Where a student comes from: a directory, or a version in the registry."""
+
+    fingerprint: str
+    directory: Path | None = None
+    registry: Registry | None = None
+    version: ModelVersion | None = None
+
+    @contextmanager
+    def files(self, folder: Path) -> Iterator[Path]:
+        """The student's directory, pulled into ``folder`` for the length of the block if it is registered.
+
+        Raises:
+            ModelError: files of the version are gone, or it is no student.
+        """
+        if self.registry is None or self.version is None:
+            yield self.directory or Path()
+            return
+        try:
+            yield pull_student(self.registry, self.version, folder)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
 def recommend(config: RecommendConfig) -> Path:
-    """Ask the model, print its titles, and write them to ``recommendations.parquet``.
+    """Ask the model; print the titles for one history, or answer a whole file shard by shard.
 
     Raises:
-        ModelError: the model or an item of the history is unknown, or k is too large.
+        ModelError: the model is unknown or incomplete, or k is too large.
+        DataError: the file of histories is missing or has no column ``history`` of lists of text.
         StaleInputError: the directory given as model holds no finished student.
-        ConfigError: the tracking server does not answer.
+        ConfigError: the tracking server does not answer, or both a history and a file are given.
         OutputError: the output directory holds something else.
     """
-    answer, student = _ask_registry(config) if config.model.startswith("models:") else _ask_directory(config)
-    table = as_table(answer)
-    with output_directory(
-        config.output, verb="recommend", config=config, inputs={"student": student}, overwrite=config.overwrite
-    ) as draft:
-        pq.write_table(table, draft.path / RECOMMENDATIONS_FILE)
-        draft.counts["recommendations"] = table.num_rows
-    print(render(table))
+    if config.histories and config.history:
+        raise ConfigError("`history` and `histories` are both given: leave one out")
+    check_free(config.output, VERB, config.overwrite)
+    source = _find(config)
+    inputs = {"student": source.fingerprint}
+    with (
+        output_directory(config.output, verb=VERB, config=config, inputs=inputs, overwrite=config.overwrite) as draft,
+        source.files(draft.path / ".student") as student,
+    ):
+        report = (
+            recommend_many(config, config.histories, student, draft)
+            if config.histories
+            else _one(config, student, draft)
+        )
+    print(report)
     return config.output
 
 
-def as_table(answer: pd.DataFrame) -> pa.Table:
+def _find(config: RecommendConfig) -> Source:
+    if not config.model.startswith("models:"):
+        directory = Path(config.model)
+        return Source(read_manifest(directory, "train").fingerprint, directory)
+    registry = Registry(Tracker(config.tracking))
+    version = registry.resolve(config.model)
+    return Source(version.tags.get("fingerprint.student", ""), registry=registry, version=version)
+
+
+def _one(config: RecommendConfig, student: Path, draft: Draft) -> str:
+    recommender = Recommender(student)
+    answer = recommender.recommend([config.history], config.k, config.exclude_history)
+    table = as_table(answer)
+    skipped = answer["skipped"][0].as_py()
+    pq.write_table(table, draft.path / RECOMMENDATIONS_FILE)
+    draft.counts |= {"recommendations": table.num_rows, "skipped": len(skipped)}
+    return "\n".join([*(f"skipped: {hint(word, recommender.titles)}" for word in skipped), render(table)])
+
+
+def as_table(answer: pa.Table) -> pa.Table:
     """The answer to one history as rows, best first (schema RECOMMENDATIONS)."""
-    ids, titles, scores = (list(answer[column][0]) for column in ("item_ids", "titles", "scores"))
+    ids, titles, scores = (answer[column][0].as_py() for column in ("item_ids", "titles", "scores"))
     return pa.table([list(range(1, len(ids) + 1)), ids, titles, scores], schema=RECOMMENDATIONS)
 
 
 def render(table: pa.Table) -> str:
     """The rows as text with aligned columns."""
     rows = table.to_pylist()
-    shown = [r["title"] if len(r["title"]) <= _TITLE_WIDTH else r["title"][: _TITLE_WIDTH - 1] + "…" for r in rows]
-    cells = [[str(r["rank"]), text, r["item_id"], f"{r['score']:.4f}"] for r, text in zip(rows, shown, strict=True)]
+    cells = [[str(r["rank"]), _short(r["title"]), r["item_id"], f"{r['score']:.4f}"] for r in rows]
     return aligned([["rank", "title", "item id", "score"], *cells], left=(1, 2))
 
 
-def _ask_registry(config: RecommendConfig) -> tuple[pd.DataFrame, str]:
-    registry = Registry(Tracker(config.tracking))
-    version = registry.resolve(config.model)
-    question = pd.DataFrame({"history": [list(config.history)]})
-    params = {"k": config.k, "exclude_history": config.exclude_history}
-    return registry.load(version).predict(question, params=params), version.tags.get("fingerprint.student", "")
+def hint(word: str, titles: Sequence[str]) -> str:
+    """A line on a word that names no item, with the title that it may have meant."""
+    lowered = {title.lower(): title for title in reversed(titles)}
+    shown = _short(word)
+    close = difflib.get_close_matches(shown.lower(), lowered, n=1, cutoff=0.0)
+    nearest = f'the nearest title is "{lowered[close[0]]}"' if close else "no title is near it"
+    return f'"{shown}" is neither an item id nor a title; {nearest}'
 
 
-def _ask_directory(config: RecommendConfig) -> tuple[pd.DataFrame, str]:
-    directory = Path(config.model)
-    student = read_manifest(directory, "train").fingerprint
-    return Recommender(directory).recommend([config.history], config.k, config.exclude_history), student
+def _short(text: str) -> str:
+    return text if len(text) <= _TITLE_WIDTH else text[: _TITLE_WIDTH - 1] + "…"

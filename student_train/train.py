@@ -21,7 +21,7 @@ from student_train.evaluation import protocol
 from student_train.labels import failed_rows, read_labels
 from student_train.learner import check_sides
 from student_train.loop import Materials, Progress, fit
-from student_train.outcome import RESULT_FILE, measure, progress_line, write_student
+from student_train.outcome import RESULT_FILE, measure, progress_line, validation_ranks, write_student
 from student_train.registry import MATCHINGS
 from student_train.rows import read_rows
 
@@ -164,8 +164,9 @@ def train_worker(payload: Payload) -> None:
     start = Path(payload["start_from"]) if payload["start_from"] else None
     student, progress = fit(config, materials, on_evaluation, last_checkpoint() or start)
     outcome = measure(config, materials, student, progress)
+    ranks = validation_ranks(config, materials, student)
     with tempfile.TemporaryDirectory() as directory:
         if materials.rank == 0:
-            write_student(Path(directory), config, student, progress, outcome)
+            write_student(Path(directory), config, student, progress, outcome, ranks)
         checkpoint = Checkpoint.from_directory(directory) if materials.rank == 0 else None
         ray_train.report({"done": True}, checkpoint=checkpoint)

@@ -1,6 +1,6 @@
 """Fixtures shared by all rooms."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -10,7 +10,7 @@ import torch
 
 from cluster.config import ClusterConfig, TrackingConfig
 from cluster.storage import output_directory
-from data_prep.schema import ITEMS, ITEMS_FILE
+from data_prep.schema import ITEMS, ITEMS_FILE, RANKS, RANKS_FILE
 
 pytest_plugins = ["tests.teacher_fixtures"]
 # Second threads cost more than they bring to tensors of this size.
@@ -45,26 +45,45 @@ def new_store(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Tracking
 MakeStudent = Callable[..., Path]
 
 
-@pytest.fixture
-def make_student(tmp_path: Path) -> MakeStudent:
-    """Writes a finished student directory of 20 items (ids ``i0`` …) with random weights."""
+def student_maker(folder: Path) -> MakeStudent:
+    """Writes finished student directories of 20 items (ids ``i0`` …) with random weights into ``folder``."""
     from student_train.config import StudentConfig, TrainConfig
     from student_train.exported import export_student
     from student_train.student import Student
 
-    def make(name: str = "student", ndcg: float = 0.1, dataset: str = "fingerprint-of-data", seed: int = 0) -> Path:
+    def make(
+        name: str = "student",
+        ndcg: float = 0.1,
+        dataset: str = "fingerprint-of-data",
+        seed: int = 0,
+        ranks: Sequence[int] | None = (1, 30, 2, 30),
+    ) -> Path:
         titles = [f"Title {at}" for at in range(20)]
         titles[7] = "Title 3"
         columns = [range(20), [f"i{at}" for at in range(20)], titles, [at * 3 % 20 for at in range(20)]]
-        items = tmp_path / f"{name}-{ITEMS_FILE}"
+        items = folder / f"{name}-{ITEMS_FILE}"
         pq.write_table(pa.table(columns, schema=ITEMS), items)
         torch.manual_seed(seed)
         shape = StudentConfig(width=8, heads=1, layers=1, history=5)
         with output_directory(
-            tmp_path / name, verb="train", config=TrainConfig(shape=shape), inputs={"dataset": dataset}
+            folder / name, verb="train", config=TrainConfig(shape=shape), inputs={"dataset": dataset}
         ) as draft:
             export_student(draft.path, Student("sasrec", shape, 20), "sasrec", shape, items)
+            if ranks is not None:
+                pq.write_table(pa.table([range(len(ranks)), ranks], schema=RANKS), draft.path / RANKS_FILE)
             draft.metrics |= {"validation_ndcg@20": ndcg, "test_hr@20": 0.25}
-        return tmp_path / name
+        return folder / name
 
     return make
+
+
+@pytest.fixture
+def make_student(tmp_path: Path) -> MakeStudent:
+    """See :func:`student_maker`."""
+    return student_maker(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def make_module_student(tmp_path_factory: pytest.TempPathFactory) -> MakeStudent:
+    """See :func:`student_maker`; for a whole module."""
+    return student_maker(tmp_path_factory.mktemp("students"))

@@ -26,10 +26,10 @@ class GRU4Rec(nn.Module):
         length = embedded_BLD.shape[1]
         # The GRU must start at the first real item, so the padding moves to the right.
         order_BL = (torch.arange(length, device=lengths.device) + (length - lengths)[:, None]) % length
-        started_BLD = torch.take_along_dim(self.dropout(embedded_BLD), order_BL[:, :, None], dim=1)
+        started_BLD = self.dropout(embedded_BLD).gather(1, order_BL[:, :, None].expand_as(embedded_BLD))
         states_BLD = self._run(started_BLD)
-        newest_B = (lengths - 1).clamp(min=0)
-        return self.norm(torch.take_along_dim(states_BLD, newest_B[:, None, None], dim=1).squeeze(1))
+        newest_B1D = (lengths - 1).clamp(min=0)[:, None, None].expand(-1, 1, states_BLD.shape[2])
+        return self.norm(states_BLD.gather(1, newest_B1D).squeeze(1))
 
     def _run(self, started_BLD: Tensor) -> Tensor:
         if not present():

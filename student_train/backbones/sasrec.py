@@ -23,7 +23,8 @@ class SASRec(nn.Module):
         states_BLD = self.dropout(embedded_BLD + self.positions[-length:])
         causal_LL = torch.ones(length, length, dtype=torch.bool, device=present_BL.device).tril()
         # A padded query sees itself, so that no softmax runs over nothing.
-        itself_LL = torch.eye(length, dtype=torch.bool, device=present_BL.device)
+        places_L = torch.arange(length, device=present_BL.device)
+        itself_LL = places_L[:, None] == places_L
         visible_B1LL = ((causal_LL & present_BL[:, None, :]) | itself_LL)[:, None]
         for block in self.blocks[:-1]:
             states_BLD = block(states_BLD, states_BLD, visible_B1LL)

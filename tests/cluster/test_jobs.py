@@ -17,9 +17,10 @@ from zipfile import ZipFile
 import psutil
 import pytest
 
-from cluster.config import PromoteConfig, SubmitConfig
+from cluster.config import SubmitConfig
 from cluster.errors import ClusterError, ConfigError
 from cluster.jobs import UPLOAD_LIMIT, connect, pack, submit, uploaded_files
+from student_train.promote_config import PromoteConfig
 
 ROOT = Path(__file__).parents[2]
 TOKEN = "a-token-of-this-test"

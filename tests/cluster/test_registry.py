@@ -4,6 +4,7 @@ from pathlib import Path
 import mlflow
 import pandas as pd
 import pytest
+from mlflow.models import infer_signature
 
 from cluster.errors import ConfigError, ModelError
 from cluster.registry import Registry, ServedModel
@@ -30,6 +31,9 @@ set_model(Repeat())
 """
 
 
+SIGNATURE = infer_signature(pd.DataFrame({"row": [1]}), pd.DataFrame({"text": ["ab"]}), {"times": 1})
+
+
 @pytest.fixture(scope="module")
 def tracker(new_store):
     return Tracker(new_store())
@@ -45,7 +49,7 @@ def served(tmp_path) -> ServedModel:
         code=[],
         requirements=["pandas"],
         example=pd.DataFrame({"row": [1]}),
-        answer=pd.DataFrame({"text": ["ab"]}),
+        signature=SIGNATURE,
         params={"times": 1},
     )
 
@@ -67,9 +71,9 @@ def test_versions_count_up_carry_tags_and_know_their_run(tracker, served):
     assert stored.run_id == run.id
 
 
-def test_a_loaded_model_answers_with_params(tracker, served):
+def test_a_pulled_model_answers_with_params(tracker, served, tmp_path):
     version = register(tracker, served, "repeat")
-    model = Registry(tracker).load(version)
+    model = mlflow.pyfunc.load_model(str(Registry(tracker).pull(version, tmp_path / "pulled", SIGNATURE)))
     assert model.predict(pd.DataFrame({"row": [1, 2]}), params={"times": 2})["text"].tolist() == ["abab", "abab"]
     assert model.predict(pd.DataFrame({"row": [1]}))["text"].tolist() == ["ab"]
 
@@ -104,12 +108,19 @@ def test_a_name_that_mlflow_refuses_is_a_config_error(tracker, served):
         register(tracker, served, "a/b")
 
 
-def test_lost_artifacts_are_a_model_error(new_store, served):
+def test_a_model_of_another_kind_is_refused(tracker, served, tmp_path):
+    version = register(tracker, served, "other")
+    other = infer_signature(pd.DataFrame({"column": ["x"]}))
+    with pytest.raises(ModelError, match="`other` version 1 is another kind of model: its signature differs"):
+        Registry(tracker).pull(version, tmp_path / "pulled", other)
+
+
+def test_lost_artifacts_are_a_model_error(new_store, served, tmp_path):
     tracker = Tracker(new_store())
     version = register(tracker, served, "lost")
     shutil.rmtree(Path(tracker.uri.removeprefix("sqlite:///")).parent / "mlartifacts")
-    with pytest.raises(ModelError, match="`lost` version 1 cannot be loaded"):
-        Registry(tracker).load(version)
+    with pytest.raises(ModelError, match="`lost` version 1 is missing files"):
+        Registry(tracker).pull(version, tmp_path / "pulled", SIGNATURE)
 
 
 def test_stored_models_name_no_package_index(tracker, served, tmp_path):

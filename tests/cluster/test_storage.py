@@ -2,7 +2,6 @@ from pathlib import Path
 
 import pytest
 
-from cluster.config import PromoteConfig
 from cluster.errors import OutputError, StaleInputError
 from cluster.storage import (
     MANIFEST_FILE,
@@ -11,6 +10,7 @@ from cluster.storage import (
     output_directory,
     read_manifest,
 )
+from student_train.promote_config import PromoteConfig
 
 CONFIG = PromoteConfig()
 

@@ -1,25 +1,12 @@
-import contextlib
-import os
-import signal
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
 from pathlib import Path
 
 import mlflow
 import pytest
 
-from cluster.config import PromoteConfig, TrackingConfig
+from cluster.config import Config, TrackingConfig
 from cluster.errors import ConfigError
 from cluster.tracking import Tracker, absolute_uri, flatten, metric_name
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+from tests.mlflow_server import free_port, mlflow_server
 
 
 @pytest.fixture(scope="module")
@@ -30,20 +17,8 @@ def tracker(new_store):
 @pytest.fixture
 def server(tmp_path):
     """The address of an MLflow server of its own."""
-    address = f"http://127.0.0.1:{(port := free_port())}"
-    store = ["--backend-store-uri", f"sqlite:///{tmp_path}/server.db", "--artifacts-destination", f"{tmp_path}/files"]
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    with (tmp_path / "server.log").open("w") as log:
-        process = subprocess.Popen(command + store, stdout=log, stderr=log, start_new_session=True)
-    try:
-        for _ in range(360):
-            with contextlib.suppress(OSError), urllib.request.urlopen(f"{address}/health"):
-                break
-            time.sleep(0.5)
+    with mlflow_server(tmp_path, free_port()) as address:
         yield address
-    finally:
-        os.killpg(process.pid, signal.SIGTERM)
-        process.wait()
 
 
 def read(tracker: Tracker, run_id: str) -> mlflow.entities.Run:
@@ -61,8 +36,14 @@ def test_metric_names_carry_no_at_sign():
     assert metric_name("validation_ndcg@20") == "validation_ndcg_at_20"
 
 
+class Settings(Config):
+    name: str = "x"
+    version: int | None = None
+    tracking: TrackingConfig = TrackingConfig()
+
+
 def test_nested_configs_flatten_to_dotted_names():
-    flat = flatten(PromoteConfig(name="x", tracking=TrackingConfig(experiment="e")))
+    flat = flatten(Settings(tracking=TrackingConfig(experiment="e")))
     assert flat["name"] == "x"
     assert flat["tracking.experiment"] == "e"
     assert flat["version"] == "None"

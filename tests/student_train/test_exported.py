@@ -1,4 +1,4 @@
-"""The student directory: round trip, top k, damage."""
+"""The student directory: round trip, agreement of its two forms, damage."""
 
 from pathlib import Path
 
@@ -6,8 +6,15 @@ import pytest
 import torch
 
 from cluster.errors import ModelError
-from student_train.exported import ExportedStudent
+from data_prep.schema import ITEMS_FILE
+from serving.recommender import MODEL_FILE, Recommender
+from student_train.config import DistillationConfig, StudentConfig
+from student_train.exported import ExportedStudent, export_student
+from student_train.learner import Learner, fold
+from student_train.registry import BACKBONES
+from student_train.student import Student
 from tests.conftest import MakeStudent
+from tests.student_train.conftest import N_ITEMS
 
 
 def test_a_reloaded_student_scores_the_same(make_student: MakeStudent) -> None:
@@ -21,19 +28,33 @@ def test_only_the_newest_items_of_a_long_history_count(make_student: MakeStudent
     assert torch.equal(student.scores([[9, 8, 1, 2, 3, 4, 5]]), student.scores([[1, 2, 3, 4, 5]]))
 
 
-def test_top_k_leaves_the_history_out_and_is_sorted(make_student: MakeStudent) -> None:
-    student = ExportedStudent.load(make_student())
-    items, scores = student.top_k([[1, 2, 3], [4]], 17)
-    assert not {1, 2, 3} & set(items[0].tolist())
-    assert 4 not in items[1].tolist()
-    assert (scores.diff(dim=1) <= 0).all()
-    with_history, _ = student.top_k([[1, 2, 3]], 20, exclude_history=False)
-    assert sorted(with_history[0].tolist()) == list(range(20))
+@pytest.mark.parametrize("output", ["tied", "separate"])
+@pytest.mark.parametrize("name", BACKBONES)
+def test_onnx_exported_and_training_model_agree(dataset: Path, tmp_path: Path, name: str, output: str) -> None:
+    torch.manual_seed(0)
+    shape = StudentConfig(width=16, heads=2, layers=2, history=6, output=output)
+    learner = Learner(name, shape, N_ITEMS, torch.randn(N_ITEMS, 32), DistillationConfig()).eval()
+    with torch.no_grad():
+        learner.student.bias.normal_()
+        learner.student.repeat.fill_(0.7)
+    student = Student(name, shape, N_ITEMS)
+    student.load_state_dict(fold(learner.state_dict(), learner))
+    export_student(tmp_path, student, name, shape, dataset / ITEMS_FILE)
+    exported, served = ExportedStudent.load(tmp_path), Recommender(tmp_path)
+    histories = [[3], [], [1, 2, 3, 4, 5, 6], [9, 9, 1], [7, 8, 1, 2, 3, 4, 5, 6]]
+    for block in (histories, histories[:1]):
+        padded = torch.tensor([([N_ITEMS] * 6 + history)[-6:] for history in block])
+        expected = learner(padded).scores
+        assert torch.allclose(exported.scores(block), expected, atol=1e-4)
+        assert torch.allclose(torch.from_numpy(served.scores(block)), expected, atol=1e-4)
 
 
-def test_more_items_than_are_left_are_refused(make_student: MakeStudent) -> None:
-    with pytest.raises(ModelError, match=r"k = 18, but only 17 items are left to recommend"):
-        ExportedStudent.load(make_student()).top_k([[1, 2, 3]], 18)
+def test_the_item_table_is_stored_once(dataset: Path, tmp_path: Path) -> None:
+    shape = StudentConfig(width=512, heads=2, layers=1, history=5)
+    student = Student("gru4rec", shape, N_ITEMS)
+    export_student(tmp_path, student, "gru4rec", shape, dataset / ITEMS_FILE)
+    weights = sum(4 * parameter.numel() for parameter in student.parameters())
+    assert weights < (tmp_path / MODEL_FILE).stat().st_size < 1.01 * weights + 50_000
 
 
 @pytest.mark.parametrize("file", ["config.json", "model.safetensors", "items.parquet"])

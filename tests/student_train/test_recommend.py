@@ -1,15 +1,15 @@
 import pyarrow.parquet as pq
 import pytest
 
-from cluster.config import PromoteConfig
-from cluster.errors import ModelError, StaleInputError
-from cluster.promote import promote
+from cluster.errors import ConfigError, ModelError, StaleInputError
 from cluster.storage import fingerprint, read_manifest
 from cluster.tracking import Tracker
 from dllm2rec import main
+from serving.recommender import Recommender
+from student_train.promote import promote
+from student_train.promote_config import PromoteConfig
 from student_train.recommend import RECOMMENDATIONS, recommend
 from student_train.recommend_config import RecommendConfig
-from student_train.recommender import Recommender
 from student_train.register import register_student
 
 
@@ -17,16 +17,16 @@ def test_a_student_directory_answers_and_writes_what_it_prints(make_student, tmp
     directory = make_student()
     output = recommend(RecommendConfig(model=str(directory), history=("i1", "Title 2"), k=3, output=tmp_path / "out"))
     table = pq.read_table(output / "recommendations.parquet")
-    expected = Recommender(directory).recommend([["i1", "i2"]], k=3)
+    (expected,) = Recommender(directory).recommend([["i1", "i2"]], k=3).to_pylist()
     assert table.schema.equals(RECOMMENDATIONS)
-    assert table["item_id"].to_pylist() == expected["item_ids"][0]
+    assert table["item_id"].to_pylist() == expected["item_ids"]
     assert table["rank"].to_pylist() == [1, 2, 3]
     printed = capsys.readouterr().out.splitlines()
     assert printed[0].split() == ["rank", "title", "item", "id", "score"]
-    assert [title in line for title, line in zip(expected["titles"][0], printed[1:], strict=True)] == [True] * 3
+    assert [title in line for title, line in zip(expected["titles"], printed[1:], strict=True)] == [True] * 3
     manifest = read_manifest(output, "recommend")
     assert manifest.inputs == {"student": fingerprint(directory)}
-    assert manifest.counts == {"recommendations": 3}
+    assert manifest.counts == {"recommendations": 3, "skipped": 0}
 
 
 def test_a_directory_that_is_no_student_is_refused(tmp_path):
@@ -34,13 +34,39 @@ def test_a_directory_that_is_no_student_is_refused(tmp_path):
         recommend(RecommendConfig(model=str(tmp_path / "nowhere"), output=tmp_path / "out"))
 
 
-def test_an_unknown_item_ends_the_command_with_one_line_and_code_2(make_student, tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("Titel 4", 'skipped: "Titel 4" is neither an item id nor a title; the nearest title is "Title 4"'),
+        ("TITLE 12", 'the nearest title is "Title 12"'),
+        ("", "is neither an item id nor a title"),
+        ("Title 4 " * 1250, '…" is neither an item id nor a title; the nearest title is'),
+    ],
+)
+def test_an_unknown_item_is_skipped_with_a_line(make_student, tmp_path, capsys, word, message):
+    asked = {"model": str(make_student()), "k": 3}
+    output = recommend(RecommendConfig(history=("i1", word), output=tmp_path / "out", **asked))
+    line, *_ = capsys.readouterr().out.splitlines()
+    assert message in line
+    assert len(line) < 250
+    assert read_manifest(output).counts["skipped"] == 1
+    without = recommend(RecommendConfig(history=("i1",), output=tmp_path / "without", **asked))
+    answers = [pq.read_table(path / "recommendations.parquet") for path in (output, without)]
+    assert answers[0].equals(answers[1])
+
+
+def test_a_k_too_large_ends_the_command_with_one_line_and_code_2(make_student, tmp_path, capsys):
     with pytest.raises(SystemExit) as stop:
-        main(["recommend", "--model", str(make_student()), "--history", "i1", "Titel 2", "--output", f"{tmp_path}/out"])
+        main(["recommend", "--model", str(make_student()), "--k", "21", "--output", f"{tmp_path}/out"])
     assert stop.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert 'the nearest title is "Title 2"' in line
+    assert "k = 21, but 20 items are left to recommend" in line
     assert not (tmp_path / "out").exists()
+
+
+def test_a_history_and_a_file_exclude_each_other(make_student, tmp_path):
+    with pytest.raises(ConfigError, match="both given"):
+        recommend(RecommendConfig(model=str(make_student()), history=("i1",), histories=tmp_path / "h.parquet"))
 
 
 @pytest.mark.engine

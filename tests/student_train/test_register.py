@@ -37,7 +37,7 @@ def test_a_model_has_a_signature_with_params_and_an_example(tracker, make_studen
     register_student(tracker, make_student(), "signed")
     info = mlflow.models.get_model_info("models:/signed/1")
     assert info.signature.inputs.input_names() == ["history"]
-    assert info.signature.outputs.input_names() == ["item_ids", "titles", "scores"]
+    assert info.signature.outputs.input_names() == ["item_ids", "titles", "scores", "skipped"]
     assert {p.name: p.default for p in info.signature.params} == {"k": 10, "exclude_history": True}
     assert info.saved_input_example_info is not None
 

@@ -23,8 +23,8 @@ from cluster.registry import Registry
 from cluster.storage import MANIFEST_FILE, Manifest, read_manifest
 from cluster.tracking import Tracker
 from dllm2rec import main
+from serving.recommender import Recommender
 from student_train.config import StudentConfig, TrainConfig
-from student_train.recommender import Recommender
 from student_train.train import train
 from tune.champion import best_config, weights_of
 from tune.config import AshaConfig, Domain, PbtConfig, SearchConfig, TuneConfig

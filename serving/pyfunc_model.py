@@ -1,7 +1,4 @@
-"""The script that MLflow stores with a registered student and runs to load it (models from code).
-
-It imports neither ray nor deepspeed nor vllm, so that a student answers wherever torch does.
-"""
+"""The script that MLflow stores with a registered student and runs to load it (models from code)."""
 
 from pathlib import Path
 from typing import Any
@@ -10,16 +7,16 @@ import pandas as pd
 from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel, PythonModelContext
 
-from student_train.recommender import Recommender
+from serving.recommender import Recommender
 
 STUDENT_ARTIFACT = "student"
 
 
 class StudentModel(PythonModel):
-    """Column ``history`` (lists of item ids or titles) in; columns ``item_ids``, ``titles``, ``scores`` out."""
+    """Column ``history`` (lists of item ids or titles) in; ``item_ids``, ``titles``, ``scores``, ``skipped`` out."""
 
     def load_context(self, context: PythonModelContext) -> None:
-        """Load the student directory stored with the model.
+        """Load the student stored with the model.
 
         Raises:
             ModelError: a file is missing or damaged.
@@ -32,9 +29,10 @@ class StudentModel(PythonModel):
         """One row per history; ``params`` are ``k`` (10) and ``exclude_history`` (True).
 
         Raises:
-            ModelError: an item of a history is unknown, or k is too large.
+            ModelError: k is out of range.
         """
-        return self._recommender.recommend(list(model_input["history"]), **(params or {}))
+        answers = self._recommender.recommend(list(model_input["history"]), **(params or {}))
+        return pd.DataFrame(answers.to_pydict())
 
 
 set_model(StudentModel())
