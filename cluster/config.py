@@ -55,6 +55,10 @@ class TrackingConfig(Config):
         description="MLflow tracking URI (SQL database or server); MLFLOW_TRACKING_URI sets another default.",
     )
     experiment: str = Field(default="dllm2rec", min_length=1, description="MLflow experiment name.")
+    journal: Path = Field(
+        default=Path("runs/tracking"),
+        description="Folder that keeps what a server misses while it does not answer; the next command sends it.",
+    )
 
 
 class WorkersConfig(Config):

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from cluster.errors import ModelError
-from cluster.tracking import Run, Tracker, metric_name
+from cluster.run import Run, metric_name
+from cluster.tracking import Tracker
 
 # isort: split
 # cluster.tracking sets the environment that MLflow reads when it is imported.
@@ -58,6 +59,8 @@ class Registry:
         Raises:
             ConfigError: the tracking server does not answer or refuses the name.
         """
+        # So that the run is known there, should it have been opened while the server was away.
+        self._tracker.catch_up()
         named = {metric_name(key): value for key, value in tags.items()}
         with self._tracker.answering(), contextlib.redirect_stderr(io.StringIO()):
             with mlflow.start_run(run_id=run.id):

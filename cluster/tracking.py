@@ -1,17 +1,19 @@
-"""MLflow: the connection, runs and their metrics; ``cluster.registry`` builds the registry of models upon it."""
+"""MLflow: the connection, and the runs that are told to it; ``cluster.registry`` builds the registry of models upon it.
+
+A server that does not answer stops nothing: what it misses goes into a journal and is sent when it answers again.
+"""
 
 import contextlib
 import logging
 import os
 import re
 import sqlite3
-import subprocess
+import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+import uuid
+from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Literal
 
 # MLflow reads these when it is imported. A dead server is to fail in seconds, not after minutes of retries.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
@@ -23,81 +25,25 @@ os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
 
 import mlflow
-from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
+from requests import RequestException
 from sqlalchemy.exc import SQLAlchemyError
 
-from cluster.config import Config, TrackingConfig
+from cluster.config import TrackingConfig
 from cluster.errors import ConfigError
+from cluster.journal import Call, Journal
+from cluster.run import KEY_PREFIX, Run, RunStatus, Sender, creation
 
-RunStatus = Literal["FINISHED", "FAILED", "KILLED"]
+__all__ = ["Run", "RunStatus", "ServerAway", "Tracker", "absolute_uri"]
 
 ARTIFACTS_FOLDER = "mlartifacts"
-RECORDED_PACKAGES = ("dllm2rec", "torch", "ray", "deepspeed", "mlflow")
+# A server that is away costs a training a few seconds every so often.
+RETRY_SECONDS = 30.0
 _SQLITE = "sqlite:///"
-_LARGEST_BATCH = 100
-_LONGEST_PARAM = 6000
 
 
-class Run:
-    """An MLflow run that is being written."""
-
-    def __init__(self, tracker: "Tracker", run_id: str) -> None:
-        self.id = run_id
-        self._tracker = tracker
-
-    def log_params(self, params: Config | Mapping[str, Any]) -> None:
-        """Record settings; nested ones are named ``outer.inner``.
-
-        Raises:
-            ConfigError: the tracking server does not answer.
-        """
-        entries = [Param(key, value[:_LONGEST_PARAM]) for key, value in flatten(params).items()]
-        for at in range(0, len(entries), _LARGEST_BATCH):
-            with self._tracker.answering() as client:
-                client.log_batch(self.id, params=entries[at : at + _LARGEST_BATCH])
-
-    def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
-        """Record metrics of one step (epoch); ``hr@20`` becomes ``hr_at_20``, for MLflow allows no ``@``.
-
-        Raises:
-            ConfigError: the tracking server does not answer.
-        """
-        now = int(time.time() * 1000)
-        entries = [Metric(metric_name(key), float(value), now, step) for key, value in metrics.items()]
-        with self._tracker.answering() as client:
-            client.log_batch(self.id, metrics=entries)
-
-    def set_tags(self, tags: Mapping[str, str]) -> None:
-        """Record tags.
-
-        Raises:
-            ConfigError: the tracking server does not answer.
-        """
-        with self._tracker.answering() as client:
-            client.log_batch(self.id, tags=[RunTag(metric_name(key), value) for key, value in tags.items()])
-
-    def log_artifacts(self, paths: Iterable[Path]) -> None:
-        """Upload files and directories.
-
-        Raises:
-            ConfigError: the tracking server does not answer.
-        """
-        for path in paths:
-            with self._tracker.answering() as client:
-                if path.is_dir():
-                    client.log_artifacts(self.id, str(path), path.name)
-                else:
-                    client.log_artifact(self.id, str(path))
-
-    def finish(self, status: RunStatus = "FINISHED") -> None:
-        """Close the run.
-
-        Raises:
-            ConfigError: the tracking server does not answer.
-        """
-        with self._tracker.answering() as client:
-            client.set_terminated(self.id, status)
+class ServerAway(ConfigError):
+    """The tracking server does not answer."""
 
 
 class Tracker:
@@ -107,24 +53,34 @@ class Tracker:
     """
 
     def __init__(self, config: TrackingConfig) -> None:
-        """Connect and open the experiment, creating both where needed.
+        """Connect, open the experiment, creating both where needed, and send what earlier commands could not.
+
+        A server that does not answer is no error here: runs do without it, and the registry says so itself.
 
         Raises:
             ConfigError: no usable MLflow store stands at ``config.uri``.
         """
         self.uri = absolute_uri(config.uri)
+        self._name = config.experiment
+        self._experiment: str | None = None
+        self._journal = Journal(config.journal, f"{self.uri} {config.experiment}")
+        self._sender = Sender()
+        self._silent_until = 0.0
         with _one_line_faults(self.uri):
             if self.uri.startswith(_SQLITE):
                 _check_sqlite(self.uri)
-        with self.answering() as client:
-            self._experiment = _open_experiment(client, self.uri, config.experiment)
+        try:
+            self.catch_up()
+        except ServerAway as error:
+            self._note_absence(error)
 
     @contextmanager
     def answering(self) -> Iterator[mlflow.MlflowClient]:
         """Lend the client; what it cannot do becomes one line.
 
         Raises:
-            ConfigError: the store or server does not answer or refuses.
+            ServerAway: the server does not answer.
+            ConfigError: the store or server refuses.
         """
         mlflow.set_tracking_uri(self.uri)
         mlflow.set_registry_uri(self.uri)
@@ -135,18 +91,18 @@ class Tracker:
         """Start a run, nested under the run ``parent`` if given; the caller finishes it.
 
         Raises:
-            ConfigError: the tracking server does not answer.
+            ConfigError: the tracking server refuses.
         """
-        tags = _origin() | ({"mlflow.parentRunId": parent} if parent else {})
-        with self.answering() as client:
-            return Run(self, client.create_run(self._experiment, run_name=name, tags=tags).info.run_id)
+        run = Run(self, f"{KEY_PREFIX}{uuid.uuid4().hex}")
+        self.tell(creation(run.key, name, parent))
+        return run
 
     @contextmanager
     def run(self, name: str, *, parent: str | None = None) -> Iterator[Run]:
         """Start a run for the length of the block; it ends FINISHED, FAILED on an error, KILLED on an interrupt.
 
         Raises:
-            ConfigError: the tracking server does not answer.
+            ConfigError: the tracking server refuses.
         """
         run = self.open_run(name, parent=parent)
         status: RunStatus = "KILLED"
@@ -159,27 +115,57 @@ class Tracker:
         finally:
             run.finish(status)
 
+    def known_id(self, key: str) -> str:
+        """MLflow's id of the run made with this key; the key itself as long as the server has not answered."""
+        return self._sender.ids.get(key, key)
+
+    def tell(self, call: Call) -> None:
+        """Send a call after all that was kept, or keep it too if the server is away.
+
+        Raises:
+            ConfigError: the tracking server refuses.
+        """
+        if time.monotonic() >= self._silent_until:
+            try:
+                self.catch_up()
+                self._send(call)
+                return
+            except ServerAway as error:
+                self._note_absence(error)
+        self._journal.append(call)
+
+    def catch_up(self) -> None:
+        """Send what was kept; what the server refuses is reported and left out.
+
+        Raises:
+            ServerAway: the server does not answer; everything stays kept.
+            ConfigError: the experiment cannot be opened.
+        """
+        if self._experiment is None:
+            with self.answering() as client:
+                self._experiment = _open_experiment(client, self.uri, self._name)
+        with self._journal.pending() as calls:
+            for call in calls:
+                try:
+                    self._send(call, again=True)
+                except ServerAway:
+                    raise
+                except ConfigError as error:
+                    print(f"dllm2rec: not sent: {error}", file=sys.stderr)
+
+    def _send(self, call: Call, again: bool = False) -> None:
+        with self.answering() as client:
+            self._sender.send(client, self._experiment or "", call, again)
+
+    def _note_absence(self, error: ServerAway) -> None:
+        if not self._silent_until:
+            print(f"dllm2rec: {error}: kept in {self._journal.file} and sent when it answers", file=sys.stderr)
+        self._silent_until = time.monotonic() + RETRY_SECONDS
+
 
 def absolute_uri(uri: str) -> str:
     """A relative SQLite path made absolute, so that processes started elsewhere find the same file."""
     return f"{_SQLITE}{Path(uri.removeprefix(_SQLITE)).absolute()}" if uri.startswith(_SQLITE) else uri
-
-
-def metric_name(name: str) -> str:
-    """A metric's name in MLflow, which allows no ``@``: ``ndcg@20`` is ``ndcg_at_20``."""
-    return name.replace("@", "_at_")
-
-
-def flatten(settings: Config | Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Nested settings as one level of text, ``outer.inner`` to value."""
-    mapping = settings.model_dump(mode="json") if isinstance(settings, Config) else settings
-    flat: dict[str, str] = {}
-    for key, value in mapping.items():
-        if isinstance(value, Config | Mapping) and value:
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = str(value)
-    return flat
 
 
 def _open_experiment(client: mlflow.MlflowClient, uri: str, name: str) -> str:
@@ -190,19 +176,6 @@ def _open_experiment(client: mlflow.MlflowClient, uri: str, name: str) -> str:
     if found.lifecycle_stage != "active":
         raise ConfigError(f"--tracking.experiment {name} was deleted: choose another name")
     return found.experiment_id
-
-
-def _origin() -> dict[str, str]:
-    """Tags that say which code makes a run."""
-    tags = {"mlflow.source.name": "dllm2rec"}
-    for package in RECORDED_PACKAGES:
-        with contextlib.suppress(PackageNotFoundError):
-            tags[f"version.{package}"] = version(package)
-    with contextlib.suppress(OSError, subprocess.CalledProcessError):
-        here = Path(__file__).parent
-        asked = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True)
-        tags["mlflow.source.git.commit"] = asked.stdout.strip()
-    return tags
 
 
 def _check_sqlite(uri: str) -> None:
@@ -218,12 +191,22 @@ def _one_line_faults(uri: str) -> Iterator[None]:
     try:
         yield
     except (MlflowException, SQLAlchemyError, sqlite3.Error, ImportError, OSError) as error:
-        raise ConfigError(f"MLflow at --tracking.uri {uri} cannot be used: {_reason(error)}") from error
+        kind = ServerAway if _is_absence(error) else ConfigError
+        raise kind(f"MLflow at --tracking.uri {uri} cannot be used: {_reason(error)}") from error
+
+
+def _is_absence(error: BaseException | None) -> bool:
+    """Whether a request got no answer; requests calls a malformed address a ValueError too."""
+    while error is not None:
+        if isinstance(error, RequestException):
+            return not isinstance(error, ValueError)
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _reason(error: Exception) -> str:
     """The first sentence of an error, on one line."""
-    if "Max retries exceeded" in str(error):
+    if _is_absence(error):
         return "no server answers there"
     return re.split(r"\.\s|\s\[SQL|\s\(Background", " ".join(str(error).split()))[0][:300]
 

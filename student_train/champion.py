@@ -9,7 +9,7 @@ import math
 
 from cluster.errors import ModelError
 from cluster.registry import ModelVersion, Registry
-from cluster.tracking import metric_name
+from cluster.run import metric_name
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
 METRIC = "validation_ndcg@20"

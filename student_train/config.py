@@ -124,6 +124,10 @@ class TrainConfig(Config):
     register_as: ModelName | None = Field(
         None, description="Name to register the student under in MLflow; none does not."
     )
+    track: bool = Field(
+        False,
+        description="Record the training as an MLflow run, with the metrics of every epoch; register_as does too.",
+    )
     workers: WorkersConfig = WorkersConfig()
     engine: EngineConfig = EngineConfig()
     cluster: ClusterConfig = ClusterConfig()

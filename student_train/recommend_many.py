@@ -58,7 +58,7 @@ class Scorer:
     def __init__(self, student: Path, output: Path, k: int, exclude_history: bool) -> None:
         self._recommender = Recommender(student)
         self._output = output
-        self._asked = {"k": k, "exclude_history": exclude_history}
+        self._k, self._exclude_history = k, exclude_history
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """One piece in, its counts out."""
@@ -71,7 +71,7 @@ class Scorer:
     def _do(self, shard: int, file: str, group: int, first: int, rows: int) -> dict[str, int]:
         table = pq.ParquetFile(file).read_row_group(group).slice(first, rows)
         words = [history or [] for history in table[HISTORY].to_pylist()]
-        answers = self._recommender.recommend(words, **self._asked)
+        answers = self._recommender.recommend(words, self._k, self._exclude_history)
         kept = table.drop_columns([name for name in ANSWERS.names if name in table.column_names])
         for name in ANSWERS.names:
             kept = kept.append_column(name, answers[name])

@@ -39,6 +39,14 @@ def train(config: TrainConfig, start_from: Path | None = None) -> Path:
     """
     check_free(config.output, "train", config.overwrite)
     inputs = check_inputs(config)
+    if not (config.track or config.register_as):
+        return _train(config, inputs)
+    from student_train.tracked import tracked
+
+    return tracked(config, inputs, lambda: _train(config, inputs))
+
+
+def _train(config: TrainConfig, inputs: dict[str, str]) -> Path:
     prepared = read_manifest(config.dataset, "prepare").config
     with (
         ray_session(config.cluster),
@@ -56,18 +64,7 @@ def train(config: TrainConfig, start_from: Path | None = None) -> Path:
         f"{draft.metrics['test_ndcg@20']:.4f} ({protocol(config.filter_history, prepared)}), "
         f"{draft.counts['parameters']:,} parameters"
     )
-    if config.register_as:
-        _register(config, config.register_as)
     return config.output
-
-
-def _register(config: TrainConfig, name: str) -> None:
-    # MLflow is imported here, for every worker imports this module and none needs it.
-    from cluster.tracking import Tracker
-    from student_train.register import register_student
-
-    version = register_student(Tracker(config.tracking), config.output, name)
-    print(f"registered as {version.name} version {version.version}")
 
 
 def check_inputs(config: TrainConfig) -> dict[str, str]:

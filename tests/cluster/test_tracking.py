@@ -1,11 +1,15 @@
+import json
+import time
 from pathlib import Path
 
 import mlflow
 import pytest
 
-from cluster.config import Config, TrackingConfig
+from cluster import tracking as module
+from cluster.config import TrackingConfig
 from cluster.errors import ConfigError
-from cluster.tracking import Tracker, absolute_uri, flatten, metric_name
+from cluster.registry import Registry
+from cluster.tracking import ServerAway, Tracker, absolute_uri
 from tests.mlflow_server import free_port, mlflow_server
 
 
@@ -30,24 +34,6 @@ def test_relative_sqlite_paths_are_made_absolute(monkeypatch, tmp_path):
     assert absolute_uri("sqlite:///runs.db") == f"sqlite:///{tmp_path}/runs.db"
     assert absolute_uri(f"sqlite:///{tmp_path}/runs.db") == f"sqlite:///{tmp_path}/runs.db"
     assert absolute_uri("http://host:5000") == "http://host:5000"
-
-
-def test_metric_names_carry_no_at_sign():
-    assert metric_name("validation_ndcg@20") == "validation_ndcg_at_20"
-
-
-class Settings(Config):
-    name: str = "x"
-    version: int | None = None
-    tracking: TrackingConfig = TrackingConfig()
-
-
-def test_nested_configs_flatten_to_dotted_names():
-    flat = flatten(Settings(tracking=TrackingConfig(experiment="e")))
-    assert flat["name"] == "x"
-    assert flat["tracking.experiment"] == "e"
-    assert flat["version"] == "None"
-    assert flatten({"a": {}, "b": {"c": [1, 2]}}) == {"a": "{}", "b.c": "[1, 2]"}
 
 
 @pytest.mark.engine
@@ -117,7 +103,6 @@ def test_unusable_stores_are_one_line(tmp_path):
     text = tmp_path / "notes.txt"
     text.write_text("not a database, and long enough to be read as a header of one " * 4)
     for uri, reason in {
-        f"http://127.0.0.1:{free_port()}": "no server answers",
         "foo://x": "unsupported URI",
         f"sqlite:///{text}": "file is not a database",
         f"sqlite:///{tmp_path}": "unable to open database file",
@@ -127,6 +112,72 @@ def test_unusable_stores_are_one_line(tmp_path):
             Tracker(TrackingConfig(uri=uri))
         assert uri in str(caught.value)
         assert "\n" not in str(caught.value)
+
+
+@pytest.fixture
+def away(tmp_path) -> TrackingConfig:
+    """Where no server answers; every call tries to reach it."""
+    return TrackingConfig(uri=f"http://127.0.0.1:{free_port()}", journal=tmp_path / "journal")
+
+
+def test_what_a_server_misses_is_kept_without_stopping_anything(away, capsys):
+    tracker = Tracker(away)
+    with tracker.run("kept") as run:
+        run.log_metrics({"ndcg@20": 0.5}, step=3)
+    (file,) = away.journal.glob("*.jsonl")
+    calls = [json.loads(line) for line in file.read_text().splitlines() if line]
+    assert [call["call"] for call in calls] == ["create", "batch", "finish"]
+    assert {call["run"] for call in calls} == {run.id}
+    printed = capsys.readouterr().err.splitlines()
+    assert len(printed) == 1
+    assert f"no server answers there: kept in {file}" in printed[0]
+
+
+def test_the_registry_says_in_one_line_that_no_server_answers(away):
+    with pytest.raises(ServerAway, match="no server answers there") as caught:
+        Registry(Tracker(away)).versions("any")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.engine
+def test_a_server_killed_and_started_again_has_everything_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "RETRY_SECONDS", 0.0)
+    port = free_port()
+    config = TrackingConfig(uri=f"http://127.0.0.1:{port}", journal=tmp_path / "journal")
+    with mlflow_server(tmp_path, port):
+        tracker = Tracker(config)
+        run = tracker.open_run("interrupted")
+        run.log_metrics({"loss": 3.0}, step=0)
+    run.log_metrics({"loss": 2.0}, step=1)
+    run.log_params({"width": 8})
+    with tracker.run("child", parent=run.id) as child:
+        child.log_metrics({"loss": 1.5}, step=1)
+    with Tracker(config).run("made while away", parent=child.id):
+        pass
+    restarted = int(time.time() * 1000)
+    (kept,) = config.journal.glob("*.jsonl")
+    copy = kept.read_text()
+    with mlflow_server(tmp_path, port):
+        run.log_metrics({"loss": 1.0}, step=2)
+        run.finish()
+        assert not kept.exists()
+        check_all_is_there_once(tracker, run.id, child.id, restarted)
+        kept.write_text(copy)
+        Tracker(config)
+        assert not kept.exists()
+        check_all_is_there_once(tracker, run.id, child.id, restarted)
+
+
+def check_all_is_there_once(tracker: Tracker, run_id: str, child_id: str, restarted: int) -> None:
+    client = mlflow.MlflowClient(tracker.uri)
+    runs = {run.info.run_name: run for run in client.search_runs([client.get_run(run_id).info.experiment_id])}
+    assert len(runs) == len(client.search_runs([client.get_run(run_id).info.experiment_id])) == 3
+    assert [(m.step, m.value) for m in client.get_metric_history(run_id, "loss")] == [(0, 3.0), (1, 2.0), (2, 1.0)]
+    assert runs["interrupted"].data.params == {"width": "8"}
+    assert runs["child"].data.tags["mlflow.parentRunId"] == run_id
+    assert runs["made while away"].data.tags["mlflow.parentRunId"] == child_id
+    assert {run.info.status for run in runs.values()} == {"FINISHED"}
+    assert max(run.info.start_time for run in runs.values()) < restarted
 
 
 @pytest.mark.engine

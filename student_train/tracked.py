@@ -1,0 +1,45 @@
+"""A training as an MLflow run; imported only where one is asked for, since no worker needs MLflow."""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from cluster.storage import read_manifest
+from cluster.tracking import ServerAway, Tracker
+from student_train.config import TrainConfig
+from student_train.outcome import CURVE_FILE
+from student_train.register import register_student
+
+_BY_EPOCH = "validation_"
+
+
+def tracked(config: TrainConfig, inputs: Mapping[str, str], training: Callable[[], Path]) -> Path:
+    """Train, and record settings, fingerprints of the inputs, the metrics of every epoch and the final ones.
+
+    The student is registered if ``config.register_as`` names a model; a server that is away puts that off.
+
+    Raises:
+        ConfigError: the tracking server refuses.
+    """
+    tracker = Tracker(config.tracking)
+    with tracker.run(f"train {config.student}") as run:
+        run.log_params(config)
+        run.set_tags({f"fingerprint.{name}": value for name, value in inputs.items()})
+        output = training()
+        for record in json.loads((output / CURVE_FILE).read_text()):
+            epoch = record.pop("epoch")
+            named = {name if name == "loss" else f"{_BY_EPOCH}{name}": value for name, value in record.items()}
+            run.log_metrics(named, step=epoch)
+        final = read_manifest(output).metrics
+        run.log_metrics({f"best_{n}" if n.startswith(_BY_EPOCH) else n: value for n, value in final.items()})
+        if config.register_as:
+            print(_registered(tracker, output, config.register_as, run.id))
+    return output
+
+
+def _registered(tracker: Tracker, student: Path, name: str, parent: str) -> str:
+    try:
+        version = register_student(tracker, student, name, parent)
+    except ServerAway as error:
+        return f"not registered ({error}): later, run `dllm2rec register --student {student} --name {name}`"
+    return f"registered as {version.name} version {version.version}"
