@@ -24,7 +24,7 @@ from mlflow.types.schema import Array, ColSpec, DataType
 import serving
 from cluster import errors
 from data_prep.schema import STUDENT_WEIGHTS_FILE
-from serving.recommender import Recommender
+from serving.recommender import ITEMS_FILE, MODEL_FILE, Recommender
 from student_train.champion import name_challenger
 from student_train.promote_config import RegisterConfig
 
@@ -99,8 +99,9 @@ def pull_student(registry: Registry, model: ModelVersion, folder: Path) -> Path:
         ConfigError: the tracking server does not answer.
     """
     path: Path = registry.pull(model, folder, SIGNATURE) / "artifacts" / STUDENT_ARTIFACT
-    if not path.is_dir():
-        raise ModelError(f"{model} is missing files: register the student again")
+    for file in (MODEL_FILE, ITEMS_FILE):
+        if not (path / file).is_file():
+            raise ModelError(f"{model} is missing the file {file}: register the student again")
     return path
 
 

@@ -102,6 +102,8 @@ def test_every_shipped_config_loads(file: Path, name: str) -> None:
         (["frobnicate"], "unknown verb `frobnicate`: verbs are prepare, "),
         (["promote", "--nonsense", "1"], "unknown option --nonsense"),
         (["promote", "--version", "0"], "`version` = 0: Input should be greater than or equal to 1"),
+        (["promote", "--name", "a/b"], "`name`: a registered model's name must not be empty or hold any of / :"),
+        (["train", "--register-as", "a:b"], "`register_as`: a registered model's name must not be empty"),
         (["promote", "--overwrite", "maybe"], "invalid choice 'maybe' for argument '--overwrite'"),
         (["promote", "--config", "none.yaml"], "none.yaml: cannot be read"),
         (["submit"], "no verb to submit"),

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pyarrow.parquet as pq
 import pytest
 
@@ -73,8 +75,8 @@ def test_a_history_and_a_file_exclude_each_other(make_student, tmp_path):
 def test_the_champion_from_the_registry_answers_like_its_directory(make_student, new_store, tmp_path):
     tracking = new_store()
     tracker = Tracker(tracking)
-    for name, ndcg, seed in (("weak", 0.1, 0), ("strong", 0.2, 1)):
-        register_student(tracker, make_student(name, ndcg=ndcg, seed=seed), "shop")
+    for name, ranks, seed in (("weak", (1, 30, 2, 30), 0), ("strong", (1, 1, 1, 1), 1)):
+        register_student(tracker, make_student(name, ranks=ranks, seed=seed), "shop")
         promote(PromoteConfig(name="shop", tracking=tracking, output=tmp_path / "promotion"))
     asked = {"history": ("i4", "Title 5"), "k": 5, "tracking": tracking}
     pulled = recommend(RecommendConfig(model="models:/shop@champion", output=tmp_path / "pulled", **asked))
@@ -82,6 +84,18 @@ def test_the_champion_from_the_registry_answers_like_its_directory(make_student,
     answers = [pq.read_table(path / "recommendations.parquet") for path in (pulled, direct)]
     assert answers[0].equals(answers[1])
     assert read_manifest(pulled).inputs == read_manifest(direct).inputs
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize("file", ["model.onnx", "items.parquet"])
+def test_a_version_that_lost_a_file_is_named(make_student, new_store, tmp_path, file):
+    tracking = new_store()
+    register_student(Tracker(tracking), make_student(), "torn")
+    (stored,) = Path(tracking.uri.removeprefix("sqlite:///")).parent.rglob(f"student/{file}")
+    stored.unlink()
+    with pytest.raises(ModelError, match=f"`torn` version 1 is missing the file {file}"):
+        recommend(RecommendConfig(model="models:/torn/1", tracking=tracking, output=tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.engine

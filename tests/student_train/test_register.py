@@ -1,10 +1,13 @@
+import json
+
 import mlflow
 import pytest
 
 from cluster.errors import ModelError, StaleInputError
 from cluster.registry import Registry
-from cluster.storage import fingerprint
+from cluster.storage import fingerprint, read_manifest
 from cluster.tracking import Tracker
+from dllm2rec import main
 from student_train.register import register_student
 
 pytestmark = pytest.mark.engine
@@ -40,6 +43,16 @@ def test_a_model_has_a_signature_with_params_and_an_example(tracker, make_studen
     assert info.signature.outputs.input_names() == ["item_ids", "titles", "scores", "skipped"]
     assert {p.name: p.default for p in info.signature.params} == {"k": 10, "exclude_history": True}
     assert info.saved_input_example_info is not None
+
+
+def test_the_verb_writes_down_which_version_a_student_became(tracker, make_student, tmp_path, capsys):
+    directory = make_student()
+    asked = ["--student", str(directory), "--name", "by-hand", "--output", str(tmp_path / "done")]
+    main(["register", *asked, "--tracking.uri", tracker.uri])
+    assert capsys.readouterr().out.splitlines()[-1] == "registered as by-hand version 1"
+    assert json.loads((tmp_path / "done" / "version.json").read_text()) == {"name": "by-hand", "version": 1}
+    assert read_manifest(tmp_path / "done", "register").inputs == {"student": fingerprint(directory)}
+    assert Registry(tracker).resolve("models:/by-hand@challenger").version == 1
 
 
 def test_a_directory_changed_by_hand_is_refused(tracker, make_student):

@@ -1,17 +1,23 @@
 """The verb ``train`` on a real Ray with DeepSpeed workers."""
 
+import json
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
+import mlflow
+import pyarrow.parquet as pq
 import pytest
 
-from cluster.config import EngineConfig, WorkersConfig
+from cluster.config import EngineConfig, TrackingConfig, WorkersConfig
 from cluster.errors import ConfigError, OutputError, StaleInputError
 from cluster.storage import read_manifest
-from data_prep.schema import EMBEDDINGS_FILE
+from cluster.tracking import Tracker
+from data_prep.schema import EMBEDDINGS_FILE, RANKS
 from student_train.config import DistillationConfig, ObjectiveConfig, StudentConfig, TrainConfig
 from student_train.exported import ExportedStudent
+from student_train.gate import Validation
 from student_train.train import check_inputs, train
 
 
@@ -28,10 +34,25 @@ def config(dataset: Path, output: Path, **changes: object) -> TrainConfig:
     return TrainConfig(**(settings | changes))
 
 
-@pytest.mark.engine
-def test_two_workers_train_a_distilled_student(ray_local: None, dataset: Path, labels: Path, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def tracking(new_store: Callable[[], TrackingConfig]) -> TrackingConfig:
+    return new_store()
+
+
+@pytest.fixture(scope="module")
+def distilled(
+    ray_local: None, dataset: Path, labels: Path, tracking: TrackingConfig, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A student of two workers, recorded and registered."""
     two = WorkersConfig(count=2, cpus=0.5)
-    output = train(config(dataset, tmp_path / "student", labels=labels, workers=two, engine=EngineConfig(zero_stage=3)))
+    settings = config(dataset, tmp_path_factory.mktemp("trained") / "student", labels=labels, workers=two)
+    update = {"engine": EngineConfig(zero_stage=3), "tracking": tracking, "register_as": "distilled"}
+    return train(settings.model_copy(update=update))
+
+
+@pytest.mark.engine
+def test_two_workers_train_a_distilled_student(distilled: Path, dataset: Path, labels: Path) -> None:
+    output = distilled
     manifest = read_manifest(output, "train")
     assert manifest.counts["world_size"] == 2
     assert manifest.inputs["labels"] == read_manifest(labels).fingerprint
@@ -44,8 +65,37 @@ def test_two_workers_train_a_distilled_student(ray_local: None, dataset: Path, l
         "curve.json",
         "items.parquet",
         "manifest.json",
+        "model.onnx",
         "model.safetensors",
+        "validation.parquet",
     ]
+
+
+@pytest.mark.engine
+def test_the_validation_ranks_of_all_workers_are_those_of_the_figures(distilled: Path, dataset: Path) -> None:
+    ranks = pq.read_table(distilled / "validation.parquet")
+    rows = pq.read_table(dataset / "sequences" / "validation")
+    assert ranks.schema.equals(RANKS)
+    assert sorted(ranks["row_id"].to_pylist()) == sorted(rows["row_id"].to_pylist())
+    figure = read_manifest(distilled).metrics["validation_ndcg@20"]
+    assert Validation.read(distilled / "validation.parquet").mean == pytest.approx(figure, abs=1e-6)
+
+
+@pytest.mark.engine
+def test_a_recorded_training_has_its_epochs_inputs_and_version(
+    distilled: Path, dataset: Path, labels: Path, tracking: TrackingConfig
+) -> None:
+    client = mlflow.MlflowClient(Tracker(tracking).uri)
+    child = client.get_run(client.get_model_version("distilled", "1").run_id)
+    run = client.get_run(child.data.tags["mlflow.parentRunId"])
+    curve = json.loads((distilled / "curve.json").read_text())
+    history = client.get_metric_history(run.info.run_id, "validation_ndcg_at_20")
+    assert [(point.step, point.value) for point in history] == [(r["epoch"], r["ndcg@20"]) for r in curve]
+    assert run.data.metrics["test_hr_at_20"] == read_manifest(distilled).metrics["test_hr@20"]
+    assert run.data.params["engine.zero_stage"] == "3"
+    assert run.data.tags["fingerprint.dataset"] == read_manifest(dataset).fingerprint
+    assert run.data.tags["fingerprint.labels"] == read_manifest(labels).fingerprint
+    assert run.data.tags["version.torch"] and run.info.status == "FINISHED"
 
 
 @pytest.mark.engine
