@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from cluster.config import ClusterConfig, Config, TrackingConfig
+from cluster.config import ClusterConfig, Config, ModelName, TrackingConfig
 
 
 class DemoConfig(Config):
@@ -21,7 +21,7 @@ class DemoConfig(Config):
     seeds: tuple[int, ...] = Field((0,), min_length=1, description="Seeds of every student; the table shows the mean.")
     concurrent: int = Field(2, ge=1, description="Students that train at a time.")
     search: bool = Field(True, description="Search the distillation weights as the section tune says.")
-    register_as: str = Field("dllm2rec-student", min_length=1, description="Registered model of the best student.")
+    register_as: ModelName = Field("dllm2rec-student", description="Registered model of the best student.")
     output: Path = Field(Path("runs/demo"), description="Directory for all outputs, one folder each.")
     overwrite: bool = Field(True, description="Replace the outputs of an earlier demo.")
     cluster: ClusterConfig = ClusterConfig()

@@ -7,7 +7,7 @@ import tyro
 import yaml
 from pydantic import Field, model_validator
 
-from cluster.config import ClusterConfig, Config, TrackingConfig
+from cluster.config import ClusterConfig, Config, ModelName, TrackingConfig
 from student_train.config import TrainConfig
 
 Value = bool | int | float | str | None
@@ -182,7 +182,7 @@ class TuneConfig(Config):
     asha: AshaConfig = AshaConfig()
     pbt: PbtConfig = PbtConfig()
     train: TrainConfig = TrainConfig()
-    register_as: str = Field("dllm2rec-student", min_length=1, description="Registered model of the best student.")
+    register_as: ModelName = Field("dllm2rec-student", description="Registered model of the best student.")
     output: Path = Field(Path("runs/search"), description="Directory for trials, report, best config and student.")
     overwrite: bool = Field(False, description="Begin anew where an earlier search stands in the output directory.")
     cluster: ClusterConfig = ClusterConfig()
