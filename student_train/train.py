@@ -40,13 +40,13 @@ def train(config: TrainConfig, start_from: Path | None = None) -> Path:
     check_free(config.output, "train", config.overwrite)
     inputs = check_inputs(config)
     if not (config.track or config.register_as):
-        return _train(config, inputs)
+        return _train(config, inputs, start_from)
     from student_train.tracked import tracked
 
-    return tracked(config, inputs, lambda: _train(config, inputs))
+    return tracked(config, inputs, lambda: _train(config, inputs, start_from))
 
 
-def _train(config: TrainConfig, inputs: dict[str, str]) -> Path:
+def _train(config: TrainConfig, inputs: dict[str, str], start_from: Path | None) -> Path:
     prepared = read_manifest(config.dataset, "prepare").config
     with (
         ray_session(config.cluster),

@@ -4,8 +4,8 @@ import shutil
 from collections.abc import Mapping
 from typing import Any
 
+from cluster.run import flatten
 from cluster.storage import MANIFEST_FILE, check_free
-from cluster.tracking import flatten
 from tune.config import TuneConfig, render
 from tune.journal import SEARCH_FILE, TRIALS_FILE, Journal
 from tune.space import Space
