@@ -20,7 +20,10 @@ from teacher_infer.prompts import fitted_prompt, prompt, response
 
 Task = Literal["generate", "embed"]
 Tokens = Sequence[int]
-LOAD_ERRORS = (ValueError, RuntimeError, OSError, KeyError, TypeError, AttributeError, NotImplementedError, ImportError)
+LOAD_ERRORS = (
+    *(ValueError, RuntimeError, OSError, KeyError, TypeError, AttributeError),
+    *(NotImplementedError, ImportError, AssertionError),
+)
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM makes room for
 MAX_CHOICES = 128  # vLLM's limit of tokens whose log-probability one request may ask for
 MAX_REQUESTS = 4096  # handed to vLLM at a time: each costs some kilobytes of memory
