@@ -25,6 +25,7 @@ lint: install
 
 bench: install
 	$(BIN)/python -m benchmarks.student_step
+	$(BIN)/python -m benchmarks.together
 	$(BIN)/python -m benchmarks.teacher
 	$(BIN)/python -m benchmarks.search
 

@@ -102,7 +102,7 @@ def fold(state: dict[str, Tensor], learner: Learner) -> dict[str, Tensor]:
     """Weights of the plain student that scores exactly like ``learner`` with weights ``state``.
 
     Args:
-        state: full float32 weights of ``learner``, on the CPU.
+        state: full float32 weights of ``learner``, on one device.
         learner: says which parts there are.
     """
     plain = {name.removeprefix("student."): value for name, value in state.items() if name.startswith("student.")}
@@ -110,10 +110,11 @@ def fold(state: dict[str, Tensor], learner: Learner) -> dict[str, Tensor]:
         return plain
     prefix = "projected.projector."
     weights = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
-    teacher_NE = learner.projected.teacher_NE.cpu()
+    device = plain["items.weight"].device
+    teacher_NE = learner.projected.teacher_NE.to(device)
     # Not the learner's own projector, whose weights ZeRO stage 3 keeps elsewhere.
     untrained = learner.projected.config.model_copy(update={"projector_start": "random"})
-    trained = projector(teacher_NE, plain["items.weight"].shape[1], untrained)
+    trained = projector(teacher_NE, plain["items.weight"].shape[1], untrained).to(device)
     trained.load_state_dict(weights)
     with torch.no_grad():
         part_ND = learner.projected.weight * trained(teacher_NE)

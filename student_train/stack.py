@@ -54,8 +54,8 @@ class Stack:
             self._averages[name].lerp_(values.detach(), _broadcast(weight, values))
 
     def state(self, member: int) -> dict[str, Tensor]:
-        """The averaged weights of a member, on the CPU."""
-        return {name: values[member].cpu().clone() for name, values in self._averages.items()}
+        """The averaged weights of a member."""
+        return {name: values[member].clone() for name, values in self._averages.items()}
 
     def keep(self, members: Sequence[int]) -> None:
         """Go on with these members, in this order."""

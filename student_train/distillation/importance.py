@@ -28,9 +28,9 @@ def confidence(target_score_B: Tensor, kind: ScoreKind, every_score_S: Tensor) -
     return torch.exp(sign(kind) * (target_score_B - every_score_S.mean()) / deviation) / mean
 
 
-def position_weights(top_k: int, beta: float) -> Tensor:
+def position_weights(top_k: int, beta: float, device: torch.device | None = None) -> Tensor:
     """Weights [K] ∝ exp(−r / β) of the ranks r = 1 … K, normalised to sum 1."""
-    return torch.softmax(-torch.arange(1, top_k + 1) / beta, dim=0)
+    return torch.softmax(-torch.arange(1, top_k + 1, device=device) / beta, dim=0)
 
 
 def importance(scores_BN: Tensor, teacher_items_BK: Tensor, confidence_B: Tensor, config: DistillationConfig) -> Tensor:
@@ -50,7 +50,7 @@ def importance(scores_BN: Tensor, teacher_items_BK: Tensor, confidence_B: Tensor
         Weights [B, K].
     """
     top_k = teacher_items_BK.shape[1]
-    position_K = position_weights(top_k, config.beta).to(scores_BN)
+    position_K = position_weights(top_k, config.beta, scores_BN.device).to(scores_BN)
     weights_BK = config.gamma_position * position_K + config.gamma_confidence * confidence_B[:, None] / top_k
     if on(config.gamma_consistency):
         weights_BK = weights_BK + config.gamma_consistency * consistency(scores_BN, teacher_items_BK)

@@ -34,7 +34,7 @@ def official_weights(
     scores_BN: Tensor, teacher_items_BK: Tensor, distance_BK: Tensor, config: DistillationConfig
 ) -> Tensor:
     """Weights [B, K]: γ_p w_p + γ_c w_c + γ_o w_o, normalised over the list."""
-    position_K = position_weights(teacher_items_BK.shape[1], config.beta).to(scores_BN)
+    position_K = position_weights(teacher_items_BK.shape[1], config.beta, scores_BN.device).to(scores_BN)
     closeness_BK = torch.exp(-distance_BK) + EPSILON
     weights_BK = (
         config.gamma_position * position_K

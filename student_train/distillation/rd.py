@@ -17,7 +17,7 @@ def rd(lesson: Lesson) -> Tensor:
     The paper estimates the student's rank by sampling; here it is counted over the catalogue.
     """
     top_k = lesson.teacher.items.shape[1]
-    position_K = position_weights(top_k, lesson.config.beta).to(lesson.scores_BN)
+    position_K = position_weights(top_k, lesson.config.beta, lesson.scores_BN.device).to(lesson.scores_BN)
     rank_K = torch.arange(1, top_k + 1, device=position_K.device)
     behind_BK = lesson.student_ranks(lesson.teacher.items) - rank_K
     weights_BK = position_K * torch.tanh(SHARPNESS * behind_BK).clamp(min=0)
