@@ -99,6 +99,7 @@ def importance(folder: Path, space: Space, outcomes: Sequence[Outcome], metric: 
     axes = figure.add_subplot()
     bars = axes.barh(list(shares)[::-1], list(shares.values())[::-1], color="#1f6f8b")
     axes.bar_label(bars, fmt="%.2f", padding=3)
+    axes.margins(x=0.12)
     axes.set_xlabel(f"share in validation {metric.upper()} (PED-ANOVA)")
     return _saved(figure, folder / "importance.png")
 
