@@ -30,8 +30,7 @@ _NOT_IN_MODEL_NAMES = "/:.%\"'@"
 
 
 def _model_name(name: str) -> str:
-    illegal = sorted({character for character in name if character in _NOT_IN_MODEL_NAMES})
-    if illegal or not name.strip():
+    if not name.strip() or set(name) & set(_NOT_IN_MODEL_NAMES):
         raise ValueError(f"a registered model's name must not be empty or hold any of {' '.join(_NOT_IN_MODEL_NAMES)}")
     return name
 

@@ -8,16 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from cluster.errors import ModelError
+from cluster.mlflow_client import MlflowException, mlflow
 from cluster.run import Run, metric_name
 from cluster.tracking import Tracker
-
-# isort: split
-# cluster.tracking sets the environment that MLflow reads when it is imported.
-import mlflow
-import pandas as pd
-from mlflow.exceptions import MlflowException
-from mlflow.models import Model, ModelSignature
 
 _MODEL_URI = re.compile(r"models:/(?P<name>[^/@]+)(@(?P<alias>[\w\-]+)|/(?P<version>[1-9]\d*))")
 
@@ -31,7 +27,7 @@ class ServedModel:
     code: list[Path]
     requirements: list[str]
     example: pd.DataFrame
-    signature: ModelSignature
+    signature: mlflow.models.ModelSignature
     params: dict[str, Any]
 
 
@@ -135,23 +131,17 @@ class Registry:
         with self._tracker.answering() as client:
             client.delete_registered_model_alias(name, alias)
 
-    def set_tag(self, model: ModelVersion, key: str, value: str) -> None:
-        """Put a tag on a version.
+    def set_tag(self, model: ModelVersion, key: str, value: str | None) -> None:
+        """Put a tag on a version, or take it off for none.
 
         Raises:
             ConfigError: the tracking server does not answer.
         """
         with self._tracker.answering() as client:
-            client.set_model_version_tag(model.name, str(model.version), key, value)
-
-    def delete_tag(self, model: ModelVersion, key: str) -> None:
-        """Take a tag off a version.
-
-        Raises:
-            ConfigError: the tracking server does not answer.
-        """
-        with self._tracker.answering() as client:
-            client.delete_model_version_tag(model.name, str(model.version), key)
+            if value is None:
+                client.delete_model_version_tag(model.name, str(model.version), key)
+            else:
+                client.set_model_version_tag(model.name, str(model.version), key, value)
 
     def resolve(self, uri: str) -> ModelVersion:
         """The version that ``models:/NAME@ALIAS`` or ``models:/NAME/VERSION`` names.
@@ -170,7 +160,7 @@ class Registry:
             raise ModelError(f"no version of `{parts['name']}` is `{parts['alias']}`: run `dllm2rec promote` first")
         return found
 
-    def pull(self, model: ModelVersion, folder: Path, expected: ModelSignature) -> Path:
+    def pull(self, model: ModelVersion, folder: Path, expected: mlflow.models.ModelSignature) -> Path:
         """Fetch a registered model's directory into ``folder``.
 
         Raises:
@@ -179,9 +169,9 @@ class Registry:
         """
         path = self.pull_file(model, "", folder)
         try:
-            signature = Model.load(path).signature
+            signature = mlflow.models.Model.load(path).signature
         except (MlflowException, OSError) as error:
-            raise _incomplete(model, error) from error
+            raise ModelError(f"{model} holds no readable MLmodel: train and register it again") from error
         if signature != expected:
             raise ModelError(f"{model} is another kind of model: its signature differs; register a student again")
         return path
@@ -201,11 +191,4 @@ class Registry:
                     raise FileNotFoundError(path)
                 return path
             except (MlflowException, OSError) as error:
-                if file:
-                    raise ModelError(f"{model} holds no {file}: train and register it again") from error
-                raise _incomplete(model, error) from error
-
-
-def _incomplete(model: ModelVersion, error: Exception) -> ModelError:
-    reason = " ".join(str(error).split())[:200]
-    return ModelError(f"{model} is missing files ({reason}): register it again")
+                raise ModelError(f"{model} holds no {file or 'files'}: train and register it again") from error

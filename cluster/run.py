@@ -8,12 +8,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-import mlflow
-from mlflow.entities import Metric, Param, RunTag
-
 from cluster.config import Config
 from cluster.errors import ConfigError
 from cluster.journal import Call
+from cluster.mlflow_client import mlflow
 
 RunStatus = Literal["FINISHED", "FAILED", "KILLED"]
 
@@ -145,11 +143,11 @@ class Sender:
 
 
 def _send_batch(client: mlflow.MlflowClient, run: str, call: Call) -> None:
-    params = [Param(key, value) for key, value in call.get("params", {}).items()]
+    params = [mlflow.entities.Param(key, value) for key, value in call.get("params", {}).items()]
     for at in range(0, len(params), _LARGEST_BATCH):
         client.log_batch(run, params=params[at : at + _LARGEST_BATCH])
-    metrics = [Metric(*entry) for entry in call.get("metrics", [])]
-    tags = [RunTag(key, value) for key, value in call.get("tags", {}).items()]
+    metrics = [mlflow.entities.Metric(*entry) for entry in call.get("metrics", [])]
+    tags = [mlflow.entities.RunTag(key, value) for key, value in call.get("tags", {}).items()]
     if metrics or tags:
         client.log_batch(run, metrics=metrics, tags=tags)
 

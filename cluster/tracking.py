@@ -4,9 +4,6 @@ A server that does not answer stops nothing: what it misses goes into a journal 
 """
 
 import contextlib
-import logging
-import os
-import re
 import sqlite3
 import sys
 import time
@@ -15,35 +12,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-# MLflow reads these when it is imported. A dead server is to fail in seconds, not after minutes of retries.
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "1")
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
-os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
-
-import mlflow
-from mlflow.exceptions import MlflowException
-from requests import RequestException
-from sqlalchemy.exc import SQLAlchemyError
-
 from cluster.config import TrackingConfig
 from cluster.errors import ConfigError
 from cluster.journal import Call, Journal
+from cluster.mlflow_client import ServerAway, mlflow, one_line_faults
 from cluster.run import KEY_PREFIX, Run, RunStatus, Sender, creation
 
-__all__ = ["Run", "RunStatus", "ServerAway", "Tracker", "absolute_uri"]
+__all__ = ["Run", "RunStatus", "Tracker", "absolute_uri"]
 
 ARTIFACTS_FOLDER = "mlartifacts"
 # A server that is away costs a training a few seconds every so often.
 RETRY_SECONDS = 30.0
 _SQLITE = "sqlite:///"
-
-
-class ServerAway(ConfigError):
-    """The tracking server does not answer."""
 
 
 class Tracker:
@@ -66,7 +46,7 @@ class Tracker:
         self._journal = Journal(config.journal, f"{self.uri} {config.experiment}")
         self._sender = Sender()
         self._silent_until = 0.0
-        with _one_line_faults(self.uri):
+        with one_line_faults(self.uri):
             if self.uri.startswith(_SQLITE):
                 _check_sqlite(self.uri)
         try:
@@ -84,7 +64,7 @@ class Tracker:
         """
         mlflow.set_tracking_uri(self.uri)
         mlflow.set_registry_uri(self.uri)
-        with _one_line_faults(self.uri):
+        with one_line_faults(self.uri):
             yield mlflow.MlflowClient(self.uri)
 
     def open_run(self, name: str, *, parent: str | None = None) -> Run:
@@ -184,31 +164,3 @@ def _check_sqlite(uri: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with contextlib.closing(sqlite3.connect(path)) as connection:
         connection.execute("PRAGMA schema_version")
-
-
-@contextmanager
-def _one_line_faults(uri: str) -> Iterator[None]:
-    try:
-        yield
-    except (MlflowException, SQLAlchemyError, sqlite3.Error, ImportError, OSError) as error:
-        kind = ServerAway if _is_absence(error) else ConfigError
-        raise kind(f"MLflow at --tracking.uri {uri} cannot be used: {_reason(error)}") from error
-
-
-def _is_absence(error: BaseException | None) -> bool:
-    """Whether a request got no answer; requests calls a malformed address a ValueError too."""
-    while error is not None:
-        if isinstance(error, RequestException):
-            return not isinstance(error, ValueError)
-        error = error.__cause__ or error.__context__
-    return False
-
-
-def _reason(error: Exception) -> str:
-    """The first sentence of an error, on one line."""
-    if _is_absence(error):
-        return "no server answers there"
-    return re.split(r"\.\s|\s\[SQL|\s\(Background", " ".join(str(error).split()))[0][:300]
-
-
-logging.getLogger("alembic").setLevel(logging.WARNING)

@@ -72,7 +72,7 @@ def _forget_claims_over(registry: Registry, model: ModelVersion) -> None:
     """Remove claims from an earlier time in which ``model`` was the champion."""
     for version in registry.versions(model.name):
         if version.tags.get(CLAIM) == str(model.version):
-            registry.delete_tag(version, CLAIM)
+            registry.set_tag(version, CLAIM, None)
 
 
 def _figure(model: ModelVersion) -> float:

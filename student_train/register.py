@@ -16,7 +16,7 @@ from cluster.storage import Manifest, fingerprint, output_directory, read_manife
 from cluster.tracking import Tracker
 
 # isort: split
-# cluster.tracking sets the environment that MLflow reads when it is imported.
+# cluster.mlflow_client sets the environment that MLflow reads when it is imported.
 from mlflow.models import ModelSignature
 from mlflow.types import ParamSchema, ParamSpec, Schema
 from mlflow.types.schema import Array, ColSpec, DataType

@@ -4,8 +4,9 @@ import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from cluster.mlflow_client import ServerAway
 from cluster.storage import read_manifest
-from cluster.tracking import ServerAway, Tracker
+from cluster.tracking import Tracker
 from student_train.config import TrainConfig
 from student_train.outcome import CURVE_FILE
 from student_train.register import register_student

@@ -12,6 +12,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+ENVIRONMENT = {
+    # `mlflow models serve` looks for uvicorn there.
+    "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+    # A server starts seven processes for them.
+    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+}
+
 
 def free_port() -> int:
     with socket.socket() as probe:
@@ -20,13 +27,13 @@ def free_port() -> int:
 
 
 @contextmanager
-def listening(command: list[str], port: int, log: Path, path: str, **environment: str) -> Iterator[str]:
+def listening(command: list[str], port: int, log: Path, path: str) -> Iterator[str]:
     """Run ``python -m mlflow COMMAND`` for the length of the block, from when ``path`` answers; yields the address."""
     address = f"http://127.0.0.1:{port}"
     whole = [sys.executable, "-m", "mlflow", *command, "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     with log.open("a") as file:
         process = subprocess.Popen(
-            whole, stdout=file, stderr=file, start_new_session=True, env=os.environ | environment
+            whole, stdout=file, stderr=file, start_new_session=True, env=os.environ | ENVIRONMENT
         )
     try:
         for _ in range(360):

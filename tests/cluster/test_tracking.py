@@ -8,8 +8,9 @@ import pytest
 from cluster import tracking as module
 from cluster.config import TrackingConfig
 from cluster.errors import ConfigError
+from cluster.mlflow_client import ServerAway
 from cluster.registry import Registry
-from cluster.tracking import ServerAway, Tracker, absolute_uri
+from cluster.tracking import Tracker, absolute_uri
 from tests.mlflow_server import free_port, mlflow_server
 
 
