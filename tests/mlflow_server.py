@@ -37,6 +37,8 @@ def listening(command: list[str], port: int, log: Path, path: str) -> Iterator[s
         )
     try:
         for _ in range(360):
+            if process.poll() is not None:
+                raise RuntimeError(log.read_text()[-2000:])
             with contextlib.suppress(OSError), urllib.request.urlopen(f"{address}{path}"):
                 break
             time.sleep(0.5)
