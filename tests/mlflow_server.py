@@ -44,7 +44,8 @@ def listening(command: list[str], port: int, log: Path, path: str) -> Iterator[s
             time.sleep(0.5)
         yield address
     finally:
-        os.killpg(process.pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
 

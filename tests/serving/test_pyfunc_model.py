@@ -34,6 +34,12 @@ print(json.dumps([answer.to_dict("list"), cluster.__file__, absent]))
 """
 
 
+@pytest.fixture(autouse=True)
+def own_path(monkeypatch):
+    """MLflow puts the model's code before this project's for good; a Ray that starts later would find it first."""
+    monkeypatch.setattr(sys, "path", [*sys.path])
+
+
 @pytest.fixture(scope="module")
 def student(make_module_student) -> Path:
     return make_module_student()
