@@ -23,8 +23,8 @@ ANSWERS = pa.schema(
         pa.field("skipped", pa.list_(pa.string())),  # words of the history that name no item
     ]
 )
-# Rows scored at a time: their scores of a large catalogue should not fill the memory.
-_BLOCK = 1024
+# Rows scored at a time: the scores of a few thousand items then stay in the processor's cache.
+_BLOCK = 256
 
 History = Sequence[str | None]
 
