@@ -8,6 +8,7 @@ import pytest
 from cluster import tracking as module
 from cluster.config import TrackingConfig
 from cluster.errors import ConfigError
+from cluster.journal import Journal
 from cluster.mlflow_client import ServerAway
 from cluster.registry import Registry
 from cluster.tracking import Tracker, absolute_uri
@@ -138,6 +139,35 @@ def test_the_registry_says_in_one_line_that_no_server_answers(away):
     with pytest.raises(ServerAway, match="no server answers there") as caught:
         Registry(Tracker(away)).versions("any")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.engine
+def test_what_is_sent_twice_is_there_once_and_what_is_refused_is_left_out(new_store, tmp_path, capsys):
+    config = new_store().model_copy(update={"journal": tmp_path / "journal"})
+    (journal := tmp_path / "calls").mkdir()
+    (tmp_path / "picture.png").write_text("picture")
+    away = Tracker(TrackingConfig(uri=f"http://127.0.0.1:{free_port()}", journal=journal))
+    with away.run("parent") as parent, away.run("child", parent=parent.id) as child:
+        child.log_metrics({"loss": 2.0, "ndcg@20": 0.5}, step=7)
+        child.log_params({"width": 8})
+        child.log_artifacts([tmp_path / "picture.png", tmp_path / "removed.png"])
+    (kept,) = journal.glob("*.jsonl")
+    waiting = Journal(config.journal, f"{config.uri} {config.experiment}")
+    for _ in range(2):
+        waiting.file.parent.mkdir(exist_ok=True)
+        waiting.file.write_text(kept.read_text())
+        tracker = Tracker(config)
+        assert not waiting.file.exists()
+        assert "removed.png" in capsys.readouterr().err
+        client = mlflow.MlflowClient(tracker.uri)
+        runs = client.search_runs([client.get_experiment_by_name(config.experiment).experiment_id])
+        assert sorted(run.info.run_name for run in runs) == ["child", "parent"]
+        sent = next(run for run in runs if run.info.run_name == "child")
+        assert sent.data.tags["mlflow.parentRunId"] == next(r for r in runs if r is not sent).info.run_id
+        assert sent.data.params == {"width": "8"}
+        assert [(m.step, m.value) for m in client.get_metric_history(sent.info.run_id, "loss")] == [(7, 2.0)]
+        assert [file.path for file in client.list_artifacts(sent.info.run_id)] == ["picture.png"]
+        assert sent.info.end_time < time.time() * 1000
 
 
 @pytest.mark.engine
