@@ -2,16 +2,15 @@
 
 import difflib
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cluster.errors import ConfigError
-from cluster.registry import ModelVersion, Registry
+from cluster.registry import Registry
 from cluster.storage import Draft, check_free, output_directory, read_manifest
 from cluster.text import aligned
 from cluster.tracking import Tracker
@@ -33,31 +32,6 @@ RECOMMENDATIONS = pa.schema(
 _TITLE_WIDTH = 60
 
 
-@dataclass(frozen=True)
-class Source:
-    """Where a student comes from: a directory, or a version in the registry."""
-
-    fingerprint: str
-    directory: Path | None = None
-    registry: Registry | None = None
-    version: ModelVersion | None = None
-
-    @contextmanager
-    def files(self, folder: Path) -> Iterator[Path]:
-        """The student's directory, pulled into ``folder`` for the length of the block if it is registered.
-
-        Raises:
-            ModelError: files of the version are gone, or it is no student.
-        """
-        if self.registry is None or self.version is None:
-            yield self.directory or Path()
-            return
-        try:
-            yield pull_student(self.registry, self.version, folder)
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-
-
 def recommend(config: RecommendConfig) -> Path:
     """Ask the model; print the titles for one history, or answer a whole file shard by shard.
 
@@ -71,28 +45,28 @@ def recommend(config: RecommendConfig) -> Path:
     if config.histories and config.history:
         raise ConfigError("`history` and `histories` are both given: leave one out")
     check_free(config.output, VERB, config.overwrite)
-    source = _find(config)
-    inputs = {"student": source.fingerprint}
-    with (
-        output_directory(config.output, verb=VERB, config=config, inputs=inputs, overwrite=config.overwrite) as draft,
-        source.files(draft.path / ".student") as student,
-    ):
-        report = (
-            recommend_many(config, config.histories, student, draft)
-            if config.histories
-            else _one(config, student, draft)
-        )
+    fingerprint, fetch = _find(config)
+    inputs = {"student": fingerprint}
+    with output_directory(config.output, verb=VERB, config=config, inputs=inputs, overwrite=config.overwrite) as draft:
+        pulled = draft.path / ".student"
+        student = fetch(pulled)
+        if config.histories:
+            report = recommend_many(config, config.histories, student, draft)
+        else:
+            report = _one(config, student, draft)
+        shutil.rmtree(pulled, ignore_errors=True)
     print(report)
     return config.output
 
 
-def _find(config: RecommendConfig) -> Source:
+def _find(config: RecommendConfig) -> tuple[str, Callable[[Path], Path]]:
+    """A student's fingerprint, and what gives its directory: one that is registered is pulled into a folder."""
     if not config.model.startswith("models:"):
         directory = Path(config.model)
-        return Source(read_manifest(directory, "train").fingerprint, directory)
+        return read_manifest(directory, "train").fingerprint, lambda folder: directory
     registry = Registry(Tracker(config.tracking))
     version = registry.resolve(config.model)
-    return Source(version.tags.get("fingerprint.student", ""), registry=registry, version=version)
+    return version.tags.get("fingerprint.student", ""), partial(pull_student, registry, version)
 
 
 def _one(config: RecommendConfig, student: Path, draft: Draft) -> str:
