@@ -21,7 +21,6 @@ from student_train.evaluation import metric_means
 from student_train.loop import Materials, Progress, plain_student, untaught_sums
 from student_train.student import Student
 
-
 LOGITS = {"cpu": 2**23, "cuda": 2**29}
 """Logits of a batched step at most. Beyond 32 MB glibc gives each tensor pages of its own, which are cleared first."""
 
