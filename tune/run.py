@@ -12,6 +12,7 @@ from cluster.errors import UserError
 from cluster.resources import check_resources
 from student_train.config import TrainConfig
 from tune.config import MINIMISED, TuneConfig
+from tune.entry import start_trial
 from tune.follow import Follow
 from tune.halving import Halving, Rungs
 from tune.journal import Journal, Record
@@ -20,7 +21,6 @@ from tune.proposals import Proposals, proposals
 from tune.record_runs import RunRecorder
 from tune.searcher import OrderedSearcher
 from tune.space import Space, grid, own_point, point_config
-from tune.trial import run_trial
 
 CHECKPOINTS_FOLDER = ".checkpoints"
 # Without these Ray Tune writes TensorBoard, CSV and JSON files of every trial, which the journal holds already, prints
@@ -66,6 +66,8 @@ def _run(
         scheduler = Halving(Rungs(config.asha, metric), planned.known, journal.records)
     follow = Follow(journal, recorder, metric, planned.total, train.epochs)
     _quiet()
+    # Otherwise one trial at a time waits for its actor, and a second one never gets its own.
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(config.concurrent)
     with tempfile.TemporaryDirectory(prefix="dllm2rec-tune-") as storage:
         # Not by a Tuner, which would pickle searcher and callbacks for a restore that we do without; nor, with ray://
         # addresses, in an actor: the journal is here.
@@ -121,7 +123,7 @@ def _trainable(config: TuneConfig, train: TrainConfig, space: Space) -> Any:  # 
     several = train.workers.count > 1
     checkpoints = config.output.absolute() / CHECKPOINTS_FOLDER if config.search.scheduler == "pbt" else None
     return ray_tune.with_parameters(
-        run_trial,
+        start_trial,
         train=train.model_dump(mode="json"),
         materials={} if several else share(point_config(train, point) for point in grid(deciding)),
         measures=tuple(name for name in config.search.objectives if name in MINIMISED),

@@ -1,0 +1,14 @@
+"""What Ray Tune calls in a trial's process."""
+
+from typing import Any
+
+
+def start_trial(proposal: dict[str, Any], **settings: Any) -> None:  # noqa: ANN401  # those of run_trial
+    """Call :func:`tune.trial.run_trial`, imported here, within the trial.
+
+    Ray Tune gives up an actor that is still starting when another one comes free for its trial. One that imported torch
+    and DeepSpeed as it starts would be given up again and again where trials are shorter than that.
+    """
+    from tune.trial import run_trial
+
+    run_trial(proposal, **settings)
