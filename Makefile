@@ -28,6 +28,7 @@ bench: install
 	$(BIN)/python -m benchmarks.together
 	$(BIN)/python -m benchmarks.teacher
 	$(BIN)/python -m benchmarks.search
+	$(BIN)/python -m benchmarks.serving
 
 install: $(VENV)/.installed
 

@@ -1,6 +1,6 @@
 """Rows per second of ``recommend --histories`` and the latency of single requests to a pulled student.
 
-Run: ``python -m benchmarks.serving [--rows 400000]``. The student is a SASRec of width 64 with random weights and
+Run: ``python -m benchmarks.serving [--rows 1000000]``. The student is a SASRec of width 64 with random weights and
 histories of 10: 3,459 items (as many as Amazon Office has) for the file, on all CPUs, with Ray's start left out and its
 actors' start counted; 17,408 items (the paper's largest catalogue) for single requests without HTTP, on one thread.
 The last line is JSON.
@@ -35,7 +35,7 @@ FILE_ITEMS, REQUEST_ITEMS, REQUESTS = 3_459, 17_408, 5_000
 def main() -> None:
     """Measure both and print the figures."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--rows", type=int, default=400_000, help="Histories in the file.")
+    options.add_argument("--rows", type=int, default=1_000_000, help="Histories in the file.")
     rows = options.parse_args().rows
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

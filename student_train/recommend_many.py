@@ -5,6 +5,7 @@ driver.
 """
 
 import json
+import logging
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -85,6 +86,8 @@ class Scorer:
 def _answered(
     config: RecommendConfig, student: Path, output: Path, pieces: list[dict[str, Any]]
 ) -> Iterator[dict[str, int]]:
+    # It tells of every execution, and that progress bars are off.
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     actors = max(1, min(int(ray.cluster_resources()["CPU"]), len(pieces)))
