@@ -111,7 +111,7 @@ def _resources(config: TuneConfig, train: TrainConfig) -> dict[str, float]:
         ConfigError: the cluster is too small for one trial.
     """
     if train.workers.count > 1:
-        return {"cpu": 0}
+        return {"cpu": 0, "memory": 1}  # Ray Tune refuses to ask for nothing
     asked = {"CPU": config.cpus_per_trial, "GPU": config.gpus_per_trial}
     if not train.workers.autoscale:
         check_resources("one trial's workers", asked, "lower --cpus-per-trial or --gpus-per-trial")
