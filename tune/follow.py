@@ -7,7 +7,7 @@ from typing import Any
 from ray import tune
 from ray.tune.experiment import Trial
 
-from cluster.errors import UserError
+from cluster.errors import ClusterError, UserError
 from cluster.text import aligned
 from tune.journal import Journal, Record
 from tune.record_runs import RunRecorder
@@ -35,6 +35,11 @@ class Follow(tune.Callback):
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:  # noqa: ANN401
         """Keep a trial that failed as often as it may."""
+        if trial.get_error() is None:
+            # Ray Tune does not retry one whose process died while it started; to keep it as failed would be wrong.
+            number = trial.config["number"]
+            self._journal.fault = ClusterError(f"the process of trial {number} died: the same command goes on")
+            return
         self._keep(record_of(trial.config, {"failed": reason_of(trial.get_error())}))
 
     def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:  # noqa: ANN401
