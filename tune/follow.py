@@ -36,7 +36,7 @@ class Follow(tune.Callback):
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:  # noqa: ANN401
         """Keep a trial that failed as often as it may."""
         if trial.get_error() is None:
-            # Ray Tune does not retry one whose process died while it started; to keep it as failed would be wrong.
+            # Ray Tune does not retry one whose process died while it started; `run_trials` does.
             number = trial.config["number"]
             self._journal.fault = ClusterError(f"the process of trial {number} died: the same command goes on")
             return

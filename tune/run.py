@@ -8,7 +8,7 @@ from typing import Any
 from ray import tune as ray_tune
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
-from cluster.errors import UserError
+from cluster.errors import ClusterError, UserError
 from cluster.resources import check_resources
 from student_train.config import TrainConfig
 from tune.config import MINIMISED, TuneConfig
@@ -41,13 +41,25 @@ def run_trials(
 
     Raises:
         ConfigError: the cluster is too small for one trial.
+        ClusterError: processes died while they started, again and again.
         OutputError: the journal cannot be written.
         UserError: the search was stopped before all trials ended.
     """
-    planned = proposals(config, space, own_point(base, space))
     recorder.catch_up(journal)
-    if any(number not in journal.records for number in range(planned.total)):
+    for _ in range(config.retries + 1):
+        planned = proposals(config, space, own_point(base, space))
+        if all(number in journal.records for number in range(planned.total)):
+            break
+        journal.fault = None
         _run(config, trial_config(config, base), space, planned, journal, recorder)
+        if not isinstance(journal.fault, ClusterError):  # that of a process that died, whose trial is proposed again
+            break
+    if journal.fault:
+        raise journal.fault
+    if len(journal.records) < planned.total:
+        raise UserError(
+            f"{config.output}: stopped after {len(journal.records)} of {planned.total} trials: the same command goes on"
+        )
     recorder.finish()
     return [journal.records[number] for number in range(planned.total)]
 
@@ -86,12 +98,6 @@ def _run(
             _remote=False,
         )
     print(follow.summary(), flush=True)
-    if journal.fault:
-        raise journal.fault
-    if len(journal.records) < planned.total:
-        raise UserError(
-            f"{config.output}: stopped after {len(journal.records)} of {planned.total} trials: the same command goes on"
-        )
 
 
 def trial_config(config: TuneConfig, base: TrainConfig) -> TrainConfig:
