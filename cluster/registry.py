@@ -120,7 +120,11 @@ class Registry:
             ConfigError: the tracking server does not answer.
         """
         with self._tracker.answering() as client:
-            client.set_registered_model_alias(model.name, alias, str(model.version))
+            try:
+                client.set_registered_model_alias(model.name, alias, str(model.version))
+            except MlflowException:
+                # Of two processes that both find no such alias, the store refuses the second; now there is one to move.
+                client.set_registered_model_alias(model.name, alias, str(model.version))
 
     def delete_alias(self, name: str, alias: str) -> None:
         """Take an alias away, if some version has it.
