@@ -36,9 +36,9 @@ class Ranked(NamedTuple):
 
 def main() -> None:
     """Measure both sides and print the figures."""
-    options = materials.parser(__doc__, rows=20)
+    options = materials.parser(__doc__, rows=12)
     options.add_argument("--beams", type=int, default=10, help="Width of the beam and length of the list.")
-    options.add_argument("--more-rows", type=int, default=200, help="Rows for the agreement with our exact search.")
+    options.add_argument("--more-rows", type=int, default=50, help="Rows for the agreement with our exact search.")
     arguments = options.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         dataset, teacher = materials.made(arguments, Path(folder))
