@@ -12,6 +12,7 @@ from teacher_infer.engine import Logprobs, Prompt, VllmEngine
 from teacher_infer.trie import Node, TitleTrie
 
 LEAP = 3  # tokens left of a lone title from which on one question for all of them costs less than one for each
+SPARE = 3  # prefixes beyond the beam for each within it; docs/results.md has what 1, 3 and 6 bring
 
 
 class Found(NamedTuple):
@@ -62,10 +63,10 @@ def search(
 
     A beam search looks into at most ``beams`` prefixes at each depth. It misses good titles behind a beginning that is
     not among the best, so the best of the prefixes left aside are taken up again until ``k`` items are found and none
-    that is left can lead to one of the first ``certain`` places (log-probabilities only fall); for those places at most
-    as many prefixes again as the beam itself looked into, or else a teacher that hardly tells titles apart would have
-    the whole catalogue looked into. Without ``beams`` all places are certain, and with ``k`` as large as the list of
-    candidates every one is scored.
+    that is left can lead to one of the first ``certain`` places (log-probabilities only fall). For those places at most
+    ``SPARE`` times as many prefixes are looked into as in the beam itself, or else a teacher that hardly tells titles
+    apart would have the whole catalogue looked into. Without ``beams`` all places are certain, and with ``k`` as large
+    as the list of candidates every one is scored.
 
     Args:
         engine: an engine that generates.
@@ -185,7 +186,7 @@ class _Walk:
             last = self._bar(k)
             self.open = [prefix for prefix in fresh[:beams] if prefix.minus_bound <= last]
             self._in_beam, fresh = bool(self.open), fresh[beams:]
-            self._spare += len(self.open)
+            self._spare += SPARE * len(self.open)
         for prefix in fresh:
             heapq.heappush(self._aside, prefix)
         if not self._in_beam:
