@@ -1,7 +1,8 @@
 """How much of its workers' time a search spends training: 100 trials of about one second on two cores.
 
-Run: ``python -m benchmarks.search [--trials 100] [--seconds 1]``. ``efficiency_1s`` is the training time of all trials
-over the wall time of the search times its workers, with the start of the workers, without that of Ray.
+Run: ``python -m benchmarks.search [--trials 100] [--seconds 1] [--together 10]``. ``efficiency_1s`` is the training
+time of all trials over the wall time of the search times its workers, with their start, without that of Ray.
+``batched_trials_ratio`` is the wall time of that search over that of the same one with trials that train together.
 """
 
 import argparse
@@ -35,36 +36,49 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trials", type=int, default=100)
     parser.add_argument("--seconds", type=float, default=1.0, help="Of training per trial, about.")
+    parser.add_argument(
+        "--together", type=int, default=10, help="Trials of one process; 1 measures efficiency_1s only."
+    )
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="dllm2rec-benchmark-") as folder:
-        print(json.dumps(efficiency(Path(folder), arguments.trials, arguments.seconds)))
+    with tempfile.TemporaryDirectory(prefix="dllm2rec-benchmark-") as folder, ray_session(ClusterConfig(cpus=WORKERS)):
+        config = settings(Path(folder), arguments.trials, arguments.seconds)
+        figures = efficiency(config)
+        if arguments.together > 1:
+            output = Path(folder) / "together"
+            batched = efficiency(config.model_copy(update={"together": arguments.together, "output": output}))
+            figures["batched_trials_ratio"] = figures["seconds"] / batched["seconds"]
+        print(json.dumps(figures))
 
 
-def efficiency(folder: Path, trials: int, seconds: float) -> dict[str, float]:
-    """Run a search of ``trials`` trainings that take about ``seconds`` each."""
+def settings(folder: Path, trials: int, seconds: float) -> TuneConfig:
+    """A search of ``trials`` trainings that take about ``seconds`` each."""
     dataset = prepare(PrepareConfig(synthetic=SyntheticConfig(items=300, users=300), output=folder / "dataset"))
     train = TrainConfig(dataset=dataset, shape=StudentConfig(width=32, heads=1), patience=1000)
-    config = TuneConfig(
+    return TuneConfig(
         trials=trials,
         search=SearchConfig(space=SPACE, scheduler="none"),
         train=train.model_copy(update={"epochs": epochs_in(train, seconds)}),
         output=folder / "search",
         tracking=TrackingConfig(uri=f"sqlite:///{folder / 'runs.db'}"),
     )
+
+
+def efficiency(config: TuneConfig) -> dict[str, float]:
+    """Run a search and measure it."""
     base = base_config(config)
     tracker = Tracker(config.tracking)
     journal = Journal(config.output, {})
-    with ray_session(ClusterConfig(cpus=WORKERS)), search_run(tracker, journal, "benchmark", config, {}) as run:
+    with search_run(tracker, journal, "benchmark", config, {}) as run:
         started = time.time()
-        run_trials(config, base, SPACE, journal, RunRecorder(tracker, run.id, "ndcg@20"))
+        run_trials(config, base, SPACE, [], journal, RunRecorder(tracker, run.id, "ndcg@20"))
         wall = time.time() - started
     trained = sum(record.seconds for record in journal.records.values())
     first = min(journal.records.values(), key=lambda record: record.ended)
     return {
         "efficiency_1s": trained / (WORKERS * wall),
-        "trials": trials,
+        "trials": len(journal.records),
         "epochs_per_trial": config.train.epochs,
-        "seconds_per_trial": trained / trials,
+        "seconds_per_trial": trained / len(journal.records),
         "seconds": wall,
         "seconds_before_first_trial": first.ended - first.seconds - started,
     }
@@ -74,8 +88,8 @@ def epochs_in(train: TrainConfig, seconds: float) -> int:
     """Epochs that train for about ``seconds`` on one core."""
     torch.set_num_threads(1)
     materials = load_materials(train)
-    fit(train.model_copy(update={"epochs": 1}), materials, lambda progress, save: None)
-    _, progress = fit(train.model_copy(update={"epochs": 5}), materials, lambda progress, save: None)
+    fit(train.model_copy(update={"epochs": 1}), materials, lambda progress, save: True)
+    _, progress = fit(train.model_copy(update={"epochs": 5}), materials, lambda progress, save: True)
     return max(1, round(seconds / (progress.seconds / 5)))
 
 

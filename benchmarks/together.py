@@ -64,7 +64,7 @@ def _arguments() -> argparse.Namespace:
 
 
 def _separate(members: Sequence[TrainConfig], materials: Materials) -> float:
-    return _rate([fit(member, materials, lambda *_: None)[1] for member in members], materials)
+    return _rate([fit(member, materials, lambda *_: True)[1] for member in members], materials)
 
 
 def _together(members: Sequence[TrainConfig], materials: Materials, at_once: int | None) -> float:

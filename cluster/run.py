@@ -3,7 +3,7 @@
 import contextlib
 import subprocess
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -87,6 +87,23 @@ class Run:
             ConfigError: the tracking server refuses.
         """
         self._teller.tell({"call": "finish", "run": self.key, "status": status, "end": _now()})
+
+    @contextlib.contextmanager
+    def ending(self) -> Iterator["Run"]:
+        """Finish the run with the block: FINISHED, FAILED on an error, KILLED on an interrupt.
+
+        Raises:
+            ConfigError: the tracking server refuses.
+        """
+        status: RunStatus = "KILLED"
+        try:
+            yield self
+            status = "FINISHED"
+        except Exception:
+            status = "FAILED"
+            raise
+        finally:
+            self.finish(status)
 
     def _batch(self, **content: Any) -> None:  # noqa: ANN401  # what JSON holds
         self._teller.tell({"call": "batch", "run": self.key, **content})

@@ -16,9 +16,9 @@ from cluster.config import TrackingConfig
 from cluster.errors import ConfigError
 from cluster.journal import Call, Journal
 from cluster.mlflow_client import ServerAway, mlflow, one_line_faults
-from cluster.run import KEY_PREFIX, Run, RunStatus, Sender, creation
+from cluster.run import KEY_PREFIX, Run, Sender, creation
 
-__all__ = ["Run", "RunStatus", "Tracker", "absolute_uri"]
+__all__ = ["Run", "Tracker", "absolute_uri"]
 
 ARTIFACTS_FOLDER = "mlartifacts"
 # A server that is away costs a training a few seconds every so often.
@@ -84,16 +84,8 @@ class Tracker:
         Raises:
             ConfigError: the tracking server refuses.
         """
-        run = self.open_run(name, parent=parent)
-        status: RunStatus = "KILLED"
-        try:
+        with self.open_run(name, parent=parent).ending() as run:
             yield run
-            status = "FINISHED"
-        except Exception:
-            status = "FAILED"
-            raise
-        finally:
-            run.finish(status)
 
     def known_id(self, key: str) -> str:
         """MLflow's id of the run made with this key; the key itself as long as the server has not answered."""

@@ -15,12 +15,10 @@ from pydantic import BaseModel, ValidationError
 from cluster.config import describe
 from cluster.errors import ConfigError
 from compare.config import PLAIN, PLAIN_SETTINGS, CompareConfig
-from student_train.config import TrainConfig, dro_weight
+from student_train.config import WITHOUT_EFFECT, TrainConfig, dro_weight
 from student_train.loop import Materials, fit
 from student_train.outcome import measure
 from student_train.train import check_inputs, load_materials
-
-_NOT_IN_THE_RESULT = {"output", "overwrite", "register_as", "workers", "cluster", "tracking"}
 
 
 class Result(BaseModel):
@@ -107,7 +105,7 @@ def train_one(config: TrainConfig, key: str, threads: int) -> Result:
     """
     torch.set_num_threads(threads)
     materials = _materials(config.dataset, config.labels, config.distillation.top_k, config.shape.history)
-    student, progress = fit(config, materials, lambda progress, save: None)
+    student, progress = fit(config, materials, lambda progress, save: True)
     outcome = measure(config, materials, student, progress)
     return Result(key=key, metrics=outcome["metrics"], counts=outcome["counts"])
 
@@ -138,5 +136,5 @@ def _merged(settings: dict[str, Any], change: Mapping[str, Any]) -> dict[str, An
 
 
 def _key(train: TrainConfig, inputs: Mapping[str, str]) -> str:
-    settings = train.model_dump(mode="json", exclude=_NOT_IN_THE_RESULT | {"dataset", "labels"})
+    settings = train.model_dump(mode="json", exclude={*WITHOUT_EFFECT, "dataset", "labels"})
     return hashlib.sha256(json.dumps([settings, dict(inputs)], sort_keys=True).encode()).hexdigest()

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cluster.errors import ConfigError
-from student_train.config import TrainConfig, dro_weight, on
+from student_train.config import WITHOUT_EFFECT, TrainConfig, dro_weight, on
 from student_train.registry import MATCHINGS
 
 WEIGHTS = (
@@ -36,7 +36,7 @@ FREE = (
     "engine.gradient_clip",
 )
 """Fields in which members may differ."""
-UNUSED = ("output", "overwrite", "register_as", "workers", "cluster", "tracking", "engine.zero_stage")
+UNUSED = (*WITHOUT_EFFECT, "engine.zero_stage")
 """Fields that have no effect on one device."""
 SWITCHES = (
     "distillation.lam",

@@ -134,6 +134,10 @@ class TrainConfig(Config):
     tracking: TrackingConfig = TrackingConfig()
 
 
+WITHOUT_EFFECT = frozenset({"output", "overwrite", "register_as", "track", "workers", "cluster", "tracking"})
+"""Fields of ``TrainConfig`` that say where a training runs and what is kept of it; its student is the same."""
+
+
 def dro_weight(config: TrainConfig) -> float:
     """Alpha of the DRO term, which the student dros has by default."""
     if config.objective.dro_weight is not None:

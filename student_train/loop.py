@@ -60,19 +60,20 @@ class Progress:
             self.best, self.best_state, self.best_epoch = metrics, state, self.epoch
 
 
-OnEvaluation = Callable[[Progress, Callable[[Path], None]], None]
-"""Called after every evaluation with the progress and a function that writes a checkpoint into a directory."""
+OnEvaluation = Callable[[Progress, Callable[[Path], None]], bool]
+"""Called after every evaluation with the progress and a function that writes a checkpoint into a directory; False ends
+the training, and all workers have to agree on it."""
 
 
 def fit(
     config: TrainConfig, materials: Materials, on_evaluation: OnEvaluation, resume: Path | None = None
 ) -> tuple[Student, Progress]:
-    """Train until the patience or the epochs run out; a collective call of all workers.
+    """Train until the patience or the epochs run out or it is told to end; a collective call of all workers.
 
     Args:
         config: what to train and how.
         materials: this worker's rows, and what they are scored with.
-        on_evaluation: reports progress; may raise to stop the training.
+        on_evaluation: reports progress; may end the training.
         resume: checkpoint directory to go on from.
 
     Returns:
@@ -92,7 +93,8 @@ def fit(
     step = Step(config, materials.train_count, engine.device)
     steps = -(-materials.total_rows // (materials.world_size * config.batch))
     without = _untaught(engine, config, materials)
-    while progress.epoch < config.epochs and not exhausted(progress, config):
+    goes_on = True
+    while goes_on and progress.epoch < config.epochs and not exhausted(progress, config):
         started = time.perf_counter()
         progress.epoch += 1
         step.trusted = trust(config, materials.teacher_ndcg, without, progress.best)
@@ -105,7 +107,7 @@ def fit(
             )
             progress.seconds += time.perf_counter() - started
             progress.record(metrics | {"loss": loss}, state)
-            on_evaluation(progress, lambda directory: engine.save(directory, asdict(progress)))
+            goes_on = on_evaluation(progress, lambda directory: engine.save(directory, asdict(progress)))
         else:
             progress.seconds += time.perf_counter() - started
     return plain_student(config, materials, progress.best_state).to(engine.device), progress

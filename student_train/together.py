@@ -53,7 +53,8 @@ def fit_together(
     members = [Member(place, config) for place, config in enumerate(configs)]
     size = at_once or _at_once(configs[0], len(materials.train_count), device)
     judged = materials.teacher_ndcg and any(config.distillation.trust for config in configs)
-    without = metric_means(untaught_sums(materials, configs[0].filter_history)) if judged else {}
+    counted = materials.untaught or not judged
+    without = materials.untaught if counted else metric_means(untaught_sums(materials, configs[0].filter_history))
     cohorts = [Cohort(members[at : at + size], materials, without, device) for at in range(0, len(members), size)]
     while cohorts:
         for cohort in cohorts:

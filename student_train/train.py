@@ -150,13 +150,14 @@ def train_worker(payload: Payload) -> None:
     context = ray_train.get_context()
     materials = load_materials(config, context.get_world_rank(), context.get_world_size())
 
-    def on_evaluation(progress: Progress, save: Callable[[Path], None]) -> None:
+    def on_evaluation(progress: Progress, save: Callable[[Path], None]) -> bool:
         if materials.rank == 0:
             print(progress_line(config, progress), flush=True)
         if config.workers.max_failures:
             with tempfile.TemporaryDirectory() as directory:
                 save(Path(directory))
                 ray_train.report({"epoch": progress.epoch}, checkpoint=Checkpoint.from_directory(directory))
+        return True
 
     start = Path(payload["start_from"]) if payload["start_from"] else None
     student, progress = fit(config, materials, on_evaluation, last_checkpoint() or start)

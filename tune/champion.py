@@ -7,7 +7,7 @@ from cluster.errors import ModelError, StaleInputError
 from cluster.registry import ModelVersion, Registry
 from cluster.storage import Manifest, read_manifest
 from cluster.tracking import Tracker
-from student_train.config import TrainConfig
+from student_train.config import WITHOUT_EFFECT, TrainConfig
 from student_train.register import register_student
 from student_train.train import check_inputs, train
 from tune.config import TuneConfig
@@ -17,7 +17,6 @@ from tune.space import point_config
 
 STUDENT_FOLDER = "student"
 PLAIN_FOLDER = "plain"
-_NOT_IN_THE_RESULT = {"output", "overwrite", "register_as", "cluster", "tracking", "workers"}
 
 
 @dataclass(frozen=True)
@@ -77,8 +76,8 @@ def _trained(config: TrainConfig, output: Path, start_from: Path | None = None) 
 
 
 def _same(made: Manifest, config: TrainConfig) -> bool:
-    settings = config.model_dump(mode="json", exclude=_NOT_IN_THE_RESULT)
-    known = {name: value for name, value in made.config.items() if name not in _NOT_IN_THE_RESULT}
+    settings = config.model_dump(mode="json", exclude=set(WITHOUT_EFFECT))
+    known = {name: value for name, value in made.config.items() if name not in WITHOUT_EFFECT}
     return known == settings and made.inputs == check_inputs(config)
 
 

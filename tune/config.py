@@ -167,6 +167,10 @@ class TuneConfig(Config):
         description="Points to try, by default 12 or the whole grid; the first is the train section's own, if the "
         "space holds it. A finished search goes on when given more.",
     )
+    start_from: Path | None = Field(
+        None,
+        description="Output of an earlier search, of another space or on less data: its five best points come first.",
+    )
     seeds: int = Field(1, ge=1, description="Seeds per point; the median over them is compared.")
     seed: int = Field(0, ge=0, description="Seed of the sampled points.")
     concurrent: int = Field(
@@ -175,8 +179,14 @@ class TuneConfig(Config):
         description="Most trials in work at a time. Proposals and stops go by the trials before these, so that equal "
         "seeds find equal bests; about twice what the cluster has room for keeps it busy.",
     )
-    cpus_per_trial: float = Field(1, gt=0, description="CPUs of a trial.")
-    gpus_per_trial: float = Field(0, ge=0, description="GPUs of a trial, or a share of one.")
+    together: int = Field(
+        1,
+        ge=1,
+        description="Trials that one process trains in one batched step, where they agree on all but weights, rates "
+        "and seeds: 16 to 64 fill a GPU. Proposals come in batches of so many, `concurrent` of them at a time.",
+    )
+    cpus_per_trial: float = Field(1, gt=0, description="CPUs of a trial, or of those that train together.")
+    gpus_per_trial: float = Field(0, ge=0, description="GPUs of these, or a share of one.")
     retries: int = Field(3, ge=0, description="Times a trial is begun anew after its process died.")
     search: SearchConfig = SearchConfig()
     asha: AshaConfig = AshaConfig()
@@ -187,3 +197,11 @@ class TuneConfig(Config):
     overwrite: bool = Field(False, description="Begin anew where an earlier search stands in the output directory.")
     cluster: ClusterConfig = ClusterConfig()
     tracking: TrackingConfig = TrackingConfig()
+
+    @model_validator(mode="after")
+    def _fits(self) -> "TuneConfig":
+        if self.together > 1 and self.search.scheduler == "pbt":
+            raise ValueError("together must be 1 with the scheduler pbt, whose members hand on checkpoints")
+        if self.start_from and self.search.algorithm == "grid":
+            raise ValueError("start_from has no effect on a grid, of which every point is tried")
+        return self

@@ -3,7 +3,7 @@
 from typing import Any
 
 
-def start_trial(proposal: dict[str, Any], **settings: Any) -> None:  # noqa: ANN401  # those of run_trial
+def start_trial(batch: dict[str, Any], **settings: Any) -> None:  # noqa: ANN401  # those of run_trial
     """Call :func:`tune.trial.run_trial`, imported here, within the trial.
 
     Ray Tune gives up an actor that is still starting when another one comes free for its trial. One that imported torch
@@ -11,4 +11,4 @@ def start_trial(proposal: dict[str, Any], **settings: Any) -> None:  # noqa: ANN
     """
     from tune.trial import run_trial
 
-    run_trial(proposal, **settings)
+    run_trial(batch["members"], **settings)

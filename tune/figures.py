@@ -1,25 +1,47 @@
 """What a trial tells of itself."""
 
 import time
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from student_train.config import TrainConfig
-from student_train.loop import Progress
+from student_train.loop import Progress, exhausted
 from student_train.student import Student
+from tune.halving import weak
 
 LATENCY_REPEATS = 50
 
 
-def report_of(progress: Progress, config: TrainConfig) -> dict[str, Any]:
-    """The evaluations so far; ``complete`` says whether the training ends here by itself."""
-    waited = progress.epoch - progress.best_epoch
-    return {
-        "history": list(progress.history),
-        "complete": progress.epoch >= config.epochs or waited >= config.patience * config.evaluate_every,
-        "seconds": progress.seconds,
-    }
+@dataclass(frozen=True)
+class Watch:
+    """Follows one training of a trial: what is told of it, and when it ends early."""
+
+    proposal: dict[str, Any]
+    """A :class:`tune.proposals.Proposal`."""
+    config: TrainConfig
+    metric: str
+    """What its bars are of."""
+    measures: dict[str, float]
+    """See :func:`measured`."""
+
+    def report(self, progress: Progress) -> dict[str, Any]:
+        """The evaluations so far; ``ended`` says whether it ends here, ``complete`` whether by itself."""
+        history = list(progress.history)
+        complete = progress.epoch >= self.config.epochs or exhausted(progress, self.config)
+        return {
+            "number": self.proposal["number"],
+            "history": history,
+            "complete": complete,
+            "ended": complete or weak(history, self.proposal["bars"], self.metric),
+            "seconds": progress.seconds,
+            "measures": self.measures,
+        }
+
+    def failed(self, reason: str) -> dict[str, Any]:
+        """The report of a training that failed."""
+        return {"number": self.proposal["number"], "failed": reason, "ended": True}
 
 
 def measured(config: TrainConfig, n_items: int, names: tuple[str, ...]) -> dict[str, float]:

@@ -28,26 +28,46 @@ class Follow(tune.Callback):
         self._epochs = epochs
         self._begun = self._shown = time.monotonic()
         self._before = len(journal.records)
+        self._latest: dict[int, dict[str, Any]] = {}
+        """What was last told of each trial, by number."""
+
+    def on_trial_result(
+        self,
+        iteration: int,
+        trials: list[Trial],
+        trial: Trial,
+        result: dict[str, Any],
+        **info: Any,  # noqa: ANN401
+    ) -> None:
+        """Keep the members that ended, those that stopped early too."""
+        for report in result.get("reports", []):
+            self._latest[report["number"]] = report
+        for proposal in self._open(trial):
+            if self._latest.get(proposal["number"], {}).get("ended"):
+                self._keep(record_of(proposal, self._latest[proposal["number"]]))
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:  # noqa: ANN401
-        """Keep a trial that trained to its end or was stopped."""
-        self._keep(record_of(trial.config, trial.last_result))
+        """Keep members that told of no end."""
+        for proposal in self._open(trial):
+            self._keep(record_of(proposal, self._latest.get(proposal["number"], {})))
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:  # noqa: ANN401
         """Keep a trial that failed as often as it may."""
         if trial.get_error() is None:
             # Ray Tune does not retry one whose process died while it started; `run_trials` does.
-            number = trial.config["number"]
-            self._journal.fault = ClusterError(f"the process of trial {number} died: the same command goes on")
+            numbers = ", ".join(str(proposal["number"]) for proposal in self._open(trial))
+            self._journal.fault = ClusterError(f"the process of trial {numbers} died: the same command goes on")
             return
-        self._keep(record_of(trial.config, {"failed": reason_of(trial.get_error())}))
+        for proposal in self._open(trial):
+            self._keep(record_of(proposal, {"failed": reason_of(trial.get_error())}))
 
     def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:  # noqa: ANN401
         """Show how things stand, sparsely: logs of clusters are read by people."""
         if time.monotonic() - self._shown < SECONDS_BETWEEN_TABLES:
             return
         self._shown = time.monotonic()
-        running = [(t.config, t.last_result or {}) for t in trials if t.status == Trial.RUNNING]
+        open_ = [proposal for trial in trials if trial.status == Trial.RUNNING for proposal in self._open(trial)]
+        running = [(proposal, self._latest.get(proposal["number"], {})) for proposal in open_]
         print(
             "\n".join([self.summary(), *([table(running, self._metric, self._epochs)] if running else [])]), flush=True
         )
@@ -63,6 +83,10 @@ class Follow(tune.Callback):
         left = f", about {spent / here * (self._total - len(records)):.0f} s left" if here else ""
         return f"{len(records)} of {self._total} trials{told}{left}"
 
+    def _open(self, trial: Trial) -> list[dict[str, Any]]:
+        """The proposals of one of Ray Tune's trials that have not ended."""
+        return [proposal for proposal in trial.config["members"] if proposal["number"] not in self._journal.records]
+
     def _keep(self, record: Record) -> None:
         try:
             self._journal.append(record)
@@ -73,7 +97,7 @@ class Follow(tune.Callback):
 
 
 def record_of(proposal: dict[str, Any], result: dict[str, Any]) -> Record:
-    """What the journal keeps of a trial, from its proposal and its last report."""
+    """What the journal keeps of a trial, from its proposal and the last report of it."""
     history = result.get("history", [])
     reason = result.get("failed") or ("" if history else "it ended without an evaluation")
     return Record(

@@ -6,23 +6,26 @@ from typing import Any
 
 from cluster.run import flatten
 from cluster.storage import MANIFEST_FILE, check_free
+from student_train.config import WITHOUT_EFFECT
 from tune.config import TuneConfig, render
 from tune.journal import SEARCH_FILE, TRIALS_FILE, Journal
 from tune.space import Space
 
-_TRAIN = ("dataset", "labels", "output", "overwrite", "register_as", "workers", "cluster", "tracking")
 _WITHOUT_EFFECT = (
     "trials",
     "cpus_per_trial",
     "gpus_per_trial",
     "retries",
+    "start_from",  # its points stand among the inputs
     "register_as",
     "output",
     "overwrite",
     "cluster",
     "tracking",
     "search.space",
-    *(f"train.{name}" for name in _TRAIN),
+    "train.dataset",
+    "train.labels",
+    *(f"train.{name}" for name in WITHOUT_EFFECT),
 )
 
 
@@ -49,11 +52,11 @@ def identity(config: TuneConfig, space: Space, inputs: Mapping[str, str]) -> dic
     unused = [name for name in ("asha", "pbt") if name != config.search.scheduler]
     learns = config.search.scheduler == "asha" or config.search.algorithm == "optuna"
     if learns and config.search.scheduler != "pbt":
-        settings["concurrent"] = str(config.concurrent)
+        settings |= {"concurrent": str(config.concurrent), "together": str(config.together)}
     if config.search.scheduler == "pbt":
         settings["trials"] = str(config.trials)
     for name, value in flatten(config).items():
-        left_out = name.startswith(tuple(f"{section}." for section in unused)) or name == "concurrent"
+        left_out = name.startswith(tuple(f"{section}." for section in unused)) or name in ("concurrent", "together")
         if not left_out and not any(name == path or name.startswith(f"{path}.") for path in _WITHOUT_EFFECT):
             settings[name] = value
     return settings

@@ -1,7 +1,7 @@
 """Which trial comes next: decided by the seed and by trials that ended long enough ago, never by who came in first."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from statistics import median
@@ -10,10 +10,13 @@ from typing import Any, Protocol
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
+from pydantic import ValidationError
 
+from student_train.alike import groups
+from student_train.config import TrainConfig
 from tune.config import MINIMISED, Domain, Objective, TuneConfig, Value
 from tune.journal import Record
-from tune.space import Space, grid
+from tune.space import Point, Space, grid, point_config
 
 DEFAULT_TRIALS = 12
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -30,10 +33,33 @@ class Proposal:
     """The trial whose weights it starts from."""
     settings: dict[str, Value] = field(default_factory=dict)
     """What it changes in ``train`` beside the point."""
+    bars: dict[int, float] = field(default_factory=dict)
+    """What it has to reach at epochs, see :mod:`tune.halving`."""
 
     def as_dict(self) -> dict[str, Any]:
         """As Ray Tune carries it."""
         return asdict(self)
+
+
+def proposal_config(train: TrainConfig, proposal: Mapping[str, Any]) -> TrainConfig:
+    """What a proposal, as a dict, trains.
+
+    Raises:
+        pydantic.ValidationError: a value is out of the range that ``train`` allows.
+    """
+    return point_config(train, proposal["point"] | proposal["settings"] | {"seed": proposal["seed"]})
+
+
+def split(train: TrainConfig, batch: Sequence[Proposal]) -> list[list[Proposal]]:
+    """Those of a batch that can train together; a point that training refuses is alone, where its trial tells why."""
+    fitting, configs, alone = [], [], []
+    for proposal in batch:
+        try:
+            configs.append(proposal_config(train, proposal.as_dict()))
+            fitting.append(proposal)
+        except ValidationError:
+            alone.append([proposal])
+    return [[fitting[at] for at in group] for group in groups(configs)] + alone
 
 
 class Proposals(Protocol):
@@ -51,14 +77,15 @@ class Proposals(Protocol):
 class Points:
     """Points of a grid, at random or by Optuna, each with every seed."""
 
-    def __init__(self, config: TuneConfig, space: Space, start: dict[str, Value] | None) -> None:
+    def __init__(self, config: TuneConfig, space: Space, starts: Sequence[Point]) -> None:
         self._config = config
         self._space = space
-        self._start = start
         self._points: list[dict[str, Value]] = []
         self._asked: list[optuna.Trial] = []
         self._told = 0
         self._study = _study(config)
+        for start in starts:
+            self._study.enqueue_trial(dict(start))
         self._distributions = {path: distribution(domain) for path, domain in space.items()}
         points = config.trials or DEFAULT_TRIALS
         if config.search.algorithm == "grid":
@@ -67,8 +94,9 @@ class Points:
         self.total = points * config.seeds
 
     def known(self, number: int) -> int:
-        """See :class:`Proposals`; the last ``concurrent`` trials may still be running."""
-        return max(0, number - self._config.concurrent + 1)
+        """See :class:`Proposals`; the last ``concurrent`` batches may still be running."""
+        batch = number // self._config.together
+        return max(0, batch - self._config.concurrent + 1) * self._config.together
 
     def propose(self, number: int, ended: Sequence[Record]) -> Proposal:
         """See :class:`Proposals`."""
@@ -79,8 +107,6 @@ class Points:
         return Proposal(number, self._points[point], self._config.train.seed + seed)
 
     def _ask(self) -> dict[str, Value]:
-        if not self._asked and self._start is not None:
-            self._study.enqueue_trial(self._start)
         trial = self._study.ask(self._distributions)
         self._asked.append(trial)
         return dict(trial.params)
@@ -183,7 +209,7 @@ def distribution(domain: Domain) -> BaseDistribution:
     return kind(low, high, log=domain.log)
 
 
-def proposals(config: TuneConfig, space: Space, start: dict[str, Value] | None) -> Proposals:
-    """The trials that a config asks for; ``start`` is the point that the train section stands at."""
-    points = Points(config, space, start)
+def proposals(config: TuneConfig, space: Space, starts: Sequence[Point]) -> Proposals:
+    """The trials that a config asks for; ``starts`` are the points that come first."""
+    points = Points(config, space, starts)
     return Population(config, space, points) if config.search.scheduler == "pbt" else points

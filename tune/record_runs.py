@@ -5,7 +5,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 
 from cluster.config import Config
-from cluster.tracking import Run, RunStatus, Tracker
+from cluster.tracking import Run, Tracker
 from tune.journal import Journal, Record
 
 TRIAL_TAG = "trial"
@@ -102,13 +102,5 @@ def search_run(
     else:
         with tracker.answering() as client:
             client.update_run(journal.run, status="RUNNING")
-    run = Run(tracker, str(journal.run))
-    status: RunStatus = "KILLED"
-    try:
+    with Run(tracker, str(journal.run)).ending() as run:
         yield run
-        status = "FINISHED"
-    except Exception:
-        status = "FAILED"
-        raise
-    finally:
-        run.finish(status)

@@ -3,10 +3,11 @@
 import logging
 import os
 import tempfile
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from ray import tune as ray_tune
-from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from cluster.errors import ClusterError, UserError
 from cluster.resources import check_resources
@@ -14,13 +15,13 @@ from student_train.config import TrainConfig
 from tune.config import MINIMISED, TuneConfig
 from tune.entry import start_trial
 from tune.follow import Follow
-from tune.halving import Halving, Rungs
+from tune.halving import Rungs
 from tune.journal import Journal, Record
 from tune.materials import DECIDING, share
-from tune.proposals import Proposals, proposals
+from tune.proposals import Proposals, proposals, split
 from tune.record_runs import RunRecorder
 from tune.searcher import OrderedSearcher
-from tune.space import Space, grid, own_point, point_config
+from tune.space import Point, Space, grid, point_config
 
 CHECKPOINTS_FOLDER = ".checkpoints"
 # Without these Ray Tune writes TensorBoard, CSV and JSON files of every trial, which the journal holds already, prints
@@ -35,9 +36,14 @@ QUIET_LOGGERS = ("ray.tune.analysis.experiment_analysis", "ray.tune.tune")
 
 
 def run_trials(
-    config: TuneConfig, base: TrainConfig, space: Space, journal: Journal, recorder: RunRecorder
+    config: TuneConfig,
+    base: TrainConfig,
+    space: Space,
+    starts: Sequence[Point],
+    journal: Journal,
+    recorder: RunRecorder,
 ) -> list[Record]:
-    """Run the trials that the journal lacks, and return all in their order.
+    """Run the trials that the journal lacks, and return all in their order; points of ``starts`` come first.
 
     Raises:
         ConfigError: the cluster is too small for one trial.
@@ -47,7 +53,7 @@ def run_trials(
     """
     recorder.catch_up(journal)
     for _ in range(config.retries + 1):
-        planned = proposals(config, space, own_point(base, space))
+        planned = proposals(config, space, starts)
         if all(number in journal.records for number in range(planned.total)):
             break
         journal.fault = None
@@ -73,9 +79,7 @@ def _run(
     recorder: RunRecorder,
 ) -> None:
     metric = config.search.objectives[0]
-    scheduler: TrialScheduler = FIFOScheduler()
-    if config.search.scheduler == "asha":
-        scheduler = Halving(Rungs(config.asha, metric), planned.known, journal.records)
+    rungs = Rungs(config.asha, metric) if config.search.scheduler == "asha" else None
     follow = Follow(journal, recorder, metric, planned.total, train.epochs)
     _quiet()
     # Otherwise one trial at a time waits for its actor, and a second one never gets its own.
@@ -87,8 +91,7 @@ def _run(
             ray_tune.with_resources(_trainable(config, train, space), _resources(config, train)),
             name=f"search-{os.getpid()}",
             num_samples=planned.total,
-            search_alg=OrderedSearcher(planned, journal),
-            scheduler=scheduler,
+            search_alg=OrderedSearcher(planned, journal, config.together, partial(split, train), rungs),
             storage_path=train.workers.storage or storage,
             callbacks=[follow],
             max_failures=config.retries,
@@ -132,6 +135,7 @@ def _trainable(config: TuneConfig, train: TrainConfig, space: Space) -> Any:  # 
         start_trial,
         train=train.model_dump(mode="json"),
         materials={} if several else share(point_config(train, point) for point in grid(deciding)),
+        metric=config.search.objectives[0],
         measures=tuple(name for name in config.search.objectives if name in MINIMISED),
         checkpoints=str(checkpoints) if checkpoints else None,
         threads=max(1, int(config.cpus_per_trial)),

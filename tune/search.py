@@ -1,6 +1,8 @@
 """The verb ``tune``: a search over fields of ``train`` on validation, its report, and the best student of it."""
 
+import json
 from contextlib import closing
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ from student_train.config import TrainConfig
 from student_train.train import check_inputs
 from tune.champion import crown
 from tune.config import TuneConfig
+from tune.earlier import starting_points
 from tune.opening import open_journal
 from tune.outcome import best_of, outcomes_of
 from tune.record_runs import RunRecorder, search_run
@@ -28,12 +31,16 @@ def tune(config: TuneConfig) -> Path:
 
     Raises:
         StaleInputError: data set or labels are missing, unfinished, or do not belong together.
-        ConfigError: the space does not fit, a resource is missing, MLflow does not answer, or every trial failed.
+        ConfigError: the space or `start_from` does not fit, a resource is missing, MLflow does not answer, or every
+            trial failed.
         OutputError: the output directory holds something else, or another search.
     """
     base = base_config(config)
     inputs = check_inputs(base)
     space = check_space(config, base)
+    starts = starting_points(config, base, space)
+    if config.start_from:
+        inputs = inputs | {"starting points": sha256(json.dumps(starts).encode()).hexdigest()}
     metric = config.search.objectives[0]
     tracker = Tracker(config.tracking)
     journal = open_journal(config, space, inputs)
@@ -42,7 +49,7 @@ def tune(config: TuneConfig) -> Path:
         ray_session(config.cluster),
         search_run(tracker, journal, f"tune {base.student}", config, inputs) as parent,
     ):
-        records = run_trials(config, base, space, journal, RunRecorder(tracker, parent.id, metric))
+        records = run_trials(config, base, space, starts, journal, RunRecorder(tracker, parent.id, metric))
         outcomes = outcomes_of(records, config)
         best = best_of(outcomes)
         crowned = crown(config, base, best, tracker, parent.id)

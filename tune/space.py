@@ -38,6 +38,7 @@ _NOT_SEARCHED = {
     "output": "trials write none",
     "overwrite": "trials write nothing",
     "register_as": "only the best student is registered",
+    "track": "every trial is recorded",
     "workers": "all trials ask for the same resources",
     "cluster": "all trials run on one",
     "tracking": "all trials are recorded in one place",

@@ -1,74 +1,104 @@
-"""One trial: the training loop of the verb ``train``, every evaluation reported to Ray Tune."""
+"""A trial, or several that train together: the training of the verb ``train``, its evaluations reported to Ray Tune."""
 
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import ray
 import torch
 from ray import tune
 
 from cluster.errors import UserError
+from data_prep.schema import ITEMS_FILE
 from student_train.config import TrainConfig
 from student_train.loop import Progress, fit
-from tune.figures import measured, report_of
+from student_train.together import fit_together
+from tune.figures import Watch, measured
 from tune.large import fit_on_workers
 from tune.materials import shared_with
-from tune.space import point_config
+from tune.proposals import proposal_config
 
 
 def run_trial(
-    proposal: dict[str, Any],
+    members: Sequence[dict[str, Any]],
     *,
     train: dict[str, Any],
     materials: Mapping[str, ray.ObjectRef],
+    metric: str,
     measures: tuple[str, ...],
     checkpoints: str | None,
     threads: int,
 ) -> None:
-    """Train one student and report after every evaluation; Ray Tune may end it at any report.
+    """Train a student per member; every evaluation is reported, and weak members end.
 
     A training that fails for what it was asked to do (a loss that is not finite) reports so: no retry would help.
 
     Args:
-        proposal: a :class:`tune.proposals.Proposal`.
-        train: the train config that its point goes into.
+        members: :class:`tune.proposals.Proposal` each; several are of one group of :func:`student_train.alike.groups`.
+        train: the train config that their points go into.
         materials: what trials share, see :mod:`tune.materials`; unused by trials with several workers.
+        metric: what members are compared by.
         measures: of ``size`` and ``latency``, those to report.
-        checkpoints: directory in which the trial leaves its weights under its number; none leaves none.
+        checkpoints: directory in which a single member leaves its weights under its number; none leaves none.
         threads: threads of torch.
     """
     torch.set_num_threads(threads)
-    changed = proposal["point"] | proposal["settings"] | {"seed": proposal["seed"]}
-    config = point_config(TrainConfig.model_validate(train), changed)
+    configs = [proposal_config(TrainConfig.model_validate(train), member) for member in members]
+    n_items = pq.read_metadata(configs[0].dataset / ITEMS_FILE).num_rows
+    watches = [
+        Watch(member, config, metric, measured(config, n_items, measures))
+        for member, config in zip(members, configs, strict=True)
+    ]
     try:
-        if config.workers.count > 1:
-            fit_on_workers(config, measures)
+        if configs[0].workers.count > 1:
+            fit_on_workers(watches[0])
+        elif len(watches) > 1:
+            _fit_together(watches, materials)
         else:
-            _fit_here(config, proposal, materials, measures, Path(checkpoints) if checkpoints else None)
+            _fit_alone(watches[0], materials, Path(checkpoints) if checkpoints else None)
     except UserError as error:
-        tune.report({"failed": str(error)})
+        tune.report({"reports": [watch.failed(str(error)) for watch in watches]})
 
 
-def _fit_here(
-    config: TrainConfig,
-    proposal: dict[str, Any],
-    shared: Mapping[str, ray.ObjectRef],
-    measures: tuple[str, ...],
-    checkpoints: Path | None,
-) -> None:
-    materials = shared_with(config, shared)
-    constant = {"measures": measured(config, len(materials.train_count), measures)}
+def _fit_alone(watch: Watch, shared: Mapping[str, ray.ObjectRef], checkpoints: Path | None) -> None:
+    proposal, config = watch.proposal, watch.config
 
-    def on_evaluation(progress: Progress, save: Callable[[Path], None]) -> None:
+    def on_evaluation(progress: Progress, save: Callable[[Path], None]) -> bool:
         if checkpoints and progress.epoch == config.epochs:
             keep(checkpoints, proposal["number"], save)
-        tune.report(report_of(progress, config) | constant)
+        report = watch.report(progress)
+        tune.report({"reports": [report]})
+        return not report["ended"]
 
     parent = proposal["parent"]
-    fit(config, materials, on_evaluation, None if parent is None or not checkpoints else checkpoints / str(parent))
+    start = None if parent is None or not checkpoints else checkpoints / str(parent)
+    fit(config, shared_with(config, shared), on_evaluation, start)
+
+
+def _fit_together(watches: Sequence[Watch], shared: Mapping[str, ray.ObjectRef]) -> None:
+    waiting: list[dict[str, Any]] = []
+    told = 0
+
+    def tell(epoch: int) -> None:
+        # Once per epoch of all members: every report waits for the driver.
+        nonlocal told
+        if waiting and epoch > told:
+            tune.report({"reports": list(waiting)})
+            waiting.clear()
+        told = epoch
+
+    def on_evaluation(place: int, progress: Progress) -> bool:
+        tell(progress.epoch)
+        waiting.append(watches[place].report(progress))
+        return not waiting[-1]["ended"]
+
+    ends = fit_together([watch.config for watch in watches], shared_with(watches[0].config, shared), on_evaluation)
+    failures = zip(watches, ends, strict=True)
+    waiting.extend(watch.failed(str(end)) for watch, end in failures if isinstance(end, UserError))
+    tell(told + 1)
 
 
 def keep(folder: Path, number: int, save: Callable[[Path], None]) -> None:

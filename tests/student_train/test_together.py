@@ -66,7 +66,7 @@ def rows(config: TrainConfig) -> Materials:
 
 
 def alone(config: TrainConfig, materials: Materials) -> tuple[Student, Progress]:
-    return fit(config, materials, lambda *_: None)
+    return fit(config, materials, lambda *_: True)
 
 
 def together(members: Sequence[TrainConfig], materials: Materials, at_once: int = 3) -> list[Trained]:

@@ -1,7 +1,7 @@
 from student_train.config import StudentConfig, TrainConfig
 from student_train.loop import Progress
 from student_train.student import Student
-from tune.figures import measured, report_of
+from tune.figures import Watch, measured
 
 
 def progress(*ndcg: float) -> Progress:
@@ -12,16 +12,27 @@ def progress(*ndcg: float) -> Progress:
     return made
 
 
+def watch(bars: dict[int, float] | None = None, **settings: int) -> Watch:
+    return Watch({"number": 4, "bars": bars or {}}, TrainConfig(**settings), "ndcg@20", {"size": 9.0})
+
+
 def test_a_report_holds_every_evaluation():
-    report = report_of(progress(0.1, 0.3, 0.2), TrainConfig(epochs=10, patience=5))
+    report = watch(epochs=10, patience=5).report(progress(0.1, 0.3, 0.2))
+    assert (report["number"], report["measures"], report["ended"]) == (4, {"size": 9.0}, False)
     assert [at["ndcg@20"] for at in report["history"]] == [0.1, 0.3, 0.2]
     assert [at["epoch"] for at in report["history"]] == [1, 2, 3]
 
 
 def test_a_training_is_complete_at_its_last_epoch_or_when_its_patience_ends():
-    assert not report_of(progress(0.3, 0.2), TrainConfig(epochs=3, patience=2))["complete"]
-    assert report_of(progress(0.3, 0.2, 0.4), TrainConfig(epochs=3, patience=2))["complete"]
-    assert report_of(progress(0.3, 0.2, 0.1), TrainConfig(epochs=9, patience=2))["complete"]
+    assert not watch(epochs=3, patience=2).report(progress(0.3, 0.2))["complete"]
+    assert watch(epochs=3, patience=2).report(progress(0.3, 0.2, 0.4))["complete"]
+    assert watch(epochs=9, patience=2).report(progress(0.3, 0.2, 0.1))["complete"]
+
+
+def test_below_its_bar_it_ends_without_being_complete():
+    report = watch({2: 0.4}, epochs=9, patience=9).report(progress(0.3, 0.2))
+    assert report["ended"] and not report["complete"]
+    assert not watch({2: 0.3}, epochs=9, patience=9).report(progress(0.3, 0.2))["ended"]
 
 
 def test_size_is_that_of_the_student_and_latency_is_some_time():

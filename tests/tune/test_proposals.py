@@ -26,7 +26,7 @@ def answer(proposal: Proposal) -> Record:
 
 def run(config: TuneConfig, space: dict[str, Domain] = SPACE, shuffle: int = 0) -> list[Proposal]:
     """Every proposal of a search whose trials end in an order of chance, as early as it allows."""
-    planned, draw = proposals(config, space, START), random.Random(shuffle)
+    planned, draw = proposals(config, space, [START]), random.Random(shuffle)
     made: list[Proposal] = []
     running: list[Proposal] = []
     ended: dict[int, Record] = {}
@@ -75,7 +75,7 @@ def test_two_objectives_are_looked_for_together():
 
 
 def test_a_point_that_failed_is_no_obstacle():
-    planned = proposals(config(algorithm="optuna", trials=3, concurrent=1), SPACE, START)
+    planned = proposals(config(algorithm="optuna", trials=3, concurrent=1), SPACE, [START])
     first = planned.propose(0, [])
     failed = record(0, point=first.point)
     assert planned.propose(1, [failed]).point != first.point
@@ -123,7 +123,7 @@ class TestPopulation:
         assert made == run(self.SETTINGS, shuffle=1)
 
     def test_a_member_that_failed_is_replaced(self):
-        planned = proposals(self.SETTINGS, SPACE, START)
+        planned = proposals(self.SETTINGS, SPACE, [START])
         born = [planned.propose(number, []) for number in range(8)]
         before = [record(0, point=born[0].point), *(answer(proposal) for proposal in born[1:])]
         assert planned.propose(8, before).parent not in (None, 0)

@@ -28,6 +28,7 @@ from student_train.config import StudentConfig, TrainConfig
 from student_train.train import train
 from tune.champion import best_config, weights_of
 from tune.config import AshaConfig, Domain, PbtConfig, SearchConfig, TuneConfig
+from tune.earlier import starting_points
 from tune.journal import TRIALS_FILE, Journal, Record
 from tune.outcome import best_of, outcomes_of
 from tune.record_runs import RunRecorder
@@ -59,7 +60,8 @@ def run(config: TuneConfig) -> list[Record]:
     tracker = Tracker(config.tracking)
     recorder = RunRecorder(tracker, tracker.open_run("search").id, "ndcg@20")
     with closing(Journal(config.output, {})) as journal:
-        return run_trials(config, base_config(config), space_of(config), journal, recorder)
+        base, space = base_config(config), space_of(config)
+        return run_trials(config, base, space, starting_points(config, base, space), journal, recorder)
 
 
 def result(record: Record) -> dict[str, object]:
@@ -262,6 +264,37 @@ def test_in_pbt_a_weak_member_takes_over_a_strong_ones_weights(ray_local, datase
     chosen = best_config(config, base_config(config), best).model_copy(update={"output": tmp_path / "student"})
     student = train(chosen, weights_of(config, best))
     assert read_manifest(student).metrics["validation_ndcg@20"] == pytest.approx(best.values[0], abs=1e-6)
+
+
+@pytest.mark.engine
+def test_trials_that_train_together_end_as_they_do_alone(ray_local, dataset, labels, new_store, tmp_path):
+    space = space_of(small(dataset, labels, tmp_path)) | {"shape.dropout": Domain(values=(0.0, 0.5))}
+    settings = {"search": SearchConfig(space=space, scheduler="none"), "trials": 3, "seeds": 2}
+    alone = run(small(dataset, labels, tmp_path / "alone", new_store(), **settings))
+    together = run(small(dataset, labels, tmp_path / "together", new_store(), **settings, together=4))
+    assert [(r.point, r.seed, r.state) for r in together] == [(r.point, r.seed, r.state) for r in alone]
+    for one, other in zip(together, alone, strict=True):
+        assert [at["loss"] for at in one.history] == pytest.approx([at["loss"] for at in other.history], rel=1e-3)
+
+
+@pytest.mark.engine
+def test_of_those_that_train_together_single_ones_stop(ray_local, dataset, labels, new_store, tmp_path):
+    search = SearchConfig(algorithm="optuna", objectives=("ndcg@20", "latency"))
+    settings = {"trials": 8, "together": 4, "concurrent": 1, "search": search}
+    settings["asha"] = AshaConfig(max_epochs=4, grace=1, reduction=2)
+    config = small(dataset, labels, tmp_path, new_store(), **settings)
+    output = tune(config)
+    with (output / "trials.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert {row["state"] for row in rows[:4]} == {"complete"}
+    assert "stopped early" in {row["state"] for row in rows[4:]}
+    assert len({row["epochs"] for row in rows[4:]}) > 1
+    assert all(float(row["latency"]) > 0 for row in rows)
+    more = config.model_copy(update={"start_from": output, "output": tmp_path / "more", "trials": 2, "together": 1})
+    records = run(more)
+    best = max(rows, key=lambda row: float(row["validation_ndcg@20"]))
+    starts = [records[0].point["learning_rate"], records[1].point["learning_rate"]]
+    assert float(best["learning_rate"]) in [pytest.approx(rate) for rate in starts]
 
 
 @pytest.mark.engine
