@@ -133,7 +133,10 @@ def compare(name: str, ours: Ours, theirs: Theirs, histories: Histories) -> dict
 
 
 def scaling(teacher: Path, dataset: Path, folder: Path, gpu: bool) -> dict[str, float]:
-    """Rows per second of one and of two actors, after each has labelled its first shards."""
+    """Rows per second of one and of two actors, after each has labelled its first shards; nothing with one GPU."""
+    if gpu and torch.cuda.device_count() < 2:
+        print("one GPU only: two engines are not compared with one", flush=True)
+        return {}
     rates = {}
     for workers in (1, 2):
         output = folder / f"labels-{workers}"

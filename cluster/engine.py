@@ -81,16 +81,23 @@ class Engine:
         for group in self._engine.optimizer.param_groups:
             group["weight_decay"] = weight_decay
 
-    def state_dict(self) -> dict[str, Tensor]:
-        """The whole weights in float32 on the CPU, averaged if so asked; a collective call of all ranks."""
-        weights = self._average.full() if self._average else self._weights()
-        buffers = self.module.named_buffers() if self._keep_frozen else []
+    def state_dict(self, here: bool = True) -> dict[str, Tensor]:
+        """The whole weights in float32 on the CPU, averaged if so asked; a collective call of all ranks.
+
+        Without ``here`` this rank only takes part, and keeps nothing in memory.
+        """
+        weights = self._average.full() if self._average else self._weights(here)
+        buffers = self.module.named_buffers() if self._keep_frozen and here else []
         return weights | {name: b.detach().cpu().clone() for name, b in buffers}
 
-    def _weights(self) -> dict[str, Tensor]:
+    def _weights(self, here: bool) -> dict[str, Tensor]:
         named = [(n, p) for n, p in self.module.named_parameters() if self._keep_frozen or p.requires_grad]
-        with self._deepspeed.zero.GatheredParameters([p for _, p in named], enabled=self._stage == 3):
-            return {name: p.detach().float().cpu().clone() for name, p in named}
+        found = {}
+        for name, parameter in named:  # one by one: at ZeRO stage 3 no device has room for all
+            with self._deepspeed.zero.GatheredParameters([parameter], enabled=self._stage == 3):
+                if here:
+                    found[name] = parameter.detach().float().cpu().clone()
+        return found
 
     def save(self, directory: Path, state: dict[str, Any]) -> None:
         """Write this rank's part of a checkpoint with ``state`` beside it; a collective call."""

@@ -80,7 +80,11 @@ class TeachConfig(Config):
     exclude_history: bool | None = Field(
         None, description="Leave items of the history out of the ranking; none does so for embed only."
     )
-    grounding_memory: int = Field(512 << 20, ge=1 << 20, description="Most bytes that ranking by distance may take.")
+    grounding_memory: int = Field(
+        512 << 20,
+        ge=1 << 20,
+        description="Most bytes that ranking by distance may take; item embeddings of as many at most are kept beside.",
+    )
     engine: VllmConfig = VllmConfig()
     output: Path = Field(Path("runs/labels"), description="Label directory to write.")
     overwrite: bool = Field(False, description="Label anew what is finished or was begun with something else.")

@@ -2,7 +2,7 @@
 
 import json
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +11,12 @@ from safetensors.torch import load_file, save_file
 
 from data_prep.reading import read_titles
 from data_prep.schema import EMBEDDINGS_FILE, EMBEDDINGS_TENSOR
+from teacher_infer.exact import slices
+from teacher_infer.item_file import ItemFile
 from teacher_infer.job import Engines, Job
 from teacher_infer.pool import work_through
 from teacher_infer.prompts import embedded
-from teacher_infer.store import PROGRESS_FOLDER
+from teacher_infer.store import PROGRESS_FOLDER, aside_file
 from teacher_infer.whitening import Whitening, whitening
 
 BLOCK = 65_536  # items put together at a time
@@ -32,7 +34,7 @@ class EmbedTitles:
         file, size = part_file(self._job, piece), self._job.config.rows_per_shard
         texts = [embedded(title) for title in self._titles[piece * size : (piece + 1) * size]]
         values = self._engines("embed").embed(texts).numpy()
-        aside = file.with_suffix(".aside")
+        aside = aside_file(file)
         with aside.open("wb") as stream:
             np.save(stream, values)
         aside.rename(file)
@@ -64,20 +66,18 @@ def embed_catalogue(job: Job) -> None:
 
 def put_together(parts: Sequence[Path], places_N: np.ndarray, size: int, file: Path) -> None:
     """Write a safetensors file of the rows ``places_N`` of stacked parts of ``size`` rows, a block at a time."""
-    mapped = [np.load(part, mmap_mode="r") for part in parts]
-    width = mapped[0].shape[1]
-    offsets = [0, len(places_N) * width * 4]
-    header = json.dumps({EMBEDDINGS_TENSOR: {"dtype": "F32", "shape": [len(places_N), width], "data_offsets": offsets}})
-    header += " " * (-len(header) % 8)
-    with file.open("wb") as stream:
-        stream.write(struct.pack("<Q", len(header)) + header.encode())
+    width = np.load(parts[0], mmap_mode="r").shape[1]
+
+    def blocks() -> Iterator[np.ndarray]:
         for start in range(0, len(places_N), BLOCK):
             places = places_N[start : start + BLOCK]
             block = np.empty((len(places), width), dtype="<f4")
             for part in np.unique(places // size):
                 of_part = places // size == part
-                block[of_part] = mapped[part][places[of_part] % size]
-            stream.write(block.tobytes())
+                block[of_part] = np.load(parts[part], mmap_mode="r")[places[of_part] % size]
+            yield block
+
+    _write_blocks(file, len(places_N), width, blocks())
 
 
 def distinct(titles: Sequence[str]) -> list[str]:
@@ -97,10 +97,23 @@ def read_whitening(job: Job) -> Whitening | None:
 
 
 def _whiten(file: Path, job: Job) -> None:
-    embeddings_NE = load_file(file)[EMBEDDINGS_TENSOR]
-    change = whitening(embeddings_NE, job.config.whiten)
+    items_NE, whitened = ItemFile(file), aside_file(file)
+    change = whitening(items_NE, job.config.whiten)
     save_file(change._asdict(), _whitening_file(job))
-    save_file({EMBEDDINGS_TENSOR: change(embeddings_NE)}, file)
+    count, width = items_NE.shape[0], change.axes_EC.shape[1]
+    _write_blocks(whitened, count, width, (change(items_NE[block]).numpy() for block in slices(count, BLOCK)))
+    whitened.rename(file)
+
+
+def _write_blocks(file: Path, count: int, width: int, blocks: Iterable[np.ndarray]) -> None:
+    """Write a safetensors file of item embeddings [count, width] float32, a block of rows at a time."""
+    offsets = [0, count * width * 4]
+    header = json.dumps({EMBEDDINGS_TENSOR: {"dtype": "F32", "shape": [count, width], "data_offsets": offsets}})
+    header += " " * (-len(header) % 8)
+    with file.open("wb") as stream:
+        stream.write(struct.pack("<Q", len(header)) + header.encode())
+        for block in blocks:
+            stream.write(block.tobytes())
 
 
 def _whitening_file(job: Job) -> Path:

@@ -90,6 +90,10 @@ class VllmEngine:
         cache = self._llm.llm_engine.vllm_config.cache_config
         return int(cache.num_gpu_blocks * cache.block_size)
 
+    def close(self) -> None:
+        """End the engine and its processes."""
+        self._llm.llm_engine.engine_core.shutdown()
+
     def forget(self) -> None:
         """Empty the prefix cache: what is asked next is computed as by a new engine, to the last bit."""
         self._llm.reset_prefix_cache()

@@ -62,7 +62,8 @@ def export_labels(config: ExportConfig) -> Path:
     """Write the official code's seven files and the titles.
 
     Raises:
-        StaleInputError: data set or labels are missing or do not belong together.
+        StaleInputError: data set or labels are missing or do not belong together, or a train row has no label: the
+            official code matches rows and labels by line.
         OutputError: the output directory holds something else.
     """
     dataset, labels = read_manifest(config.dataset, "prepare"), read_manifest(config.labels, "teach")
@@ -75,7 +76,7 @@ def export_labels(config: ExportConfig) -> Path:
         config.output, verb="export-labels", config=config, inputs=inputs, overwrite=config.overwrite
     ) as draft:
         write_official(config.dataset, draft.path)
-        write_labels(config.labels, load_file(embeddings)[EMBEDDINGS_TENSOR], draft.path)
+        write_labels(config.labels, dataset.counts["train"], load_file(embeddings)[EMBEDDINGS_TENSOR], draft.path)
         titles = read_titles(config.dataset)
         with (draft.path / TITLES_FILE).open("w", newline="", encoding="utf-8") as stream:
             csv.writer(stream).writerows([["item_id", "title"], *enumerate(titles)])

@@ -42,7 +42,7 @@ class Catalogue:
 
     Raises:
         ConfigError: the memory does not suffice for embeddings of this width.
-        DataError: embeddings or queries hold values that are not finite.
+        DataError: embeddings hold values that are not finite.
     """
 
     def __init__(
@@ -84,7 +84,12 @@ class Catalogue:
             queries_QE: query embeddings.
             k: items per query; at most N less the excluded ones.
             excluded_QL: item indices to leave out of each query's list; values of N and more mean none.
+
+        Raises:
+            ValueError: a query is not finite.
         """
+        if not queries_QE.sum().isfinite():
+            raise ValueError("the embedding of an answer or a history is not finite")
         items_QK = torch.empty(len(queries_QE), k, dtype=torch.int64)
         scores_QK = torch.empty(len(queries_QE), k)
         for rows in slices(len(queries_QE), self._share // self._width):
@@ -116,7 +121,7 @@ class Catalogue:
         def place(rows: slice) -> None:
             points_BE = self._exact.points(embeddings_NE[slice(first + rows.start, first + rows.stop)])
             if not points_BE.sum().isfinite():
-                raise DataError("embeddings hold values that are not finite: the teacher's model is broken")
+                raise DataError("item embeddings hold values that are not finite: the teacher's model is broken")
             placed[rows] = self._grid.place(points_BE)
 
         self._exact.each(place, slices(count, self._exact.rows))
@@ -184,11 +189,12 @@ class Catalogue:
         # Candidates beyond the reach of the first K are not among the nearest.
         farthest_P = distances_PC[:, : nearest.k].amax(1)
         near_P1 = (self._grid.reach(farthest_P) - squares_P)[:, None]
-        row_of, column_of = (near_PC[:, nearest.k :] <= near_P1).nonzero(as_tuple=True)
+        # On the CPU, where rows are numbered; such numbers index the tensors of a GPU too.
+        row_of, column_of = (near_PC[:, nearest.k :] <= near_P1).nonzero().cpu().unbind(1)
         column_of = column_of + nearest.k
         within = self._exact.may_be_within(
             farthest_P[row_of], nearest.queries_BE, rows_P[row_of], items_PC[row_of, column_of]
-        )
+        ).cpu()
         row_of, column_of = row_of[within], column_of[within]
         self._exact.each(measure_rest, slices(len(row_of), self._exact.rows))
         distances_PC[near_PC == OUT] = torch.inf

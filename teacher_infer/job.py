@@ -46,3 +46,9 @@ class Engines:
                 self._job.model, task, engine.model_copy(update={"gpu_memory_utilization": room})
             )
         return self._open[task]
+
+    def close(self) -> None:
+        """End the engines; the next call for a task opens a new one."""
+        for engine in self._open.values():
+            engine.close()
+        self._open.clear()

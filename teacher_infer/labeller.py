@@ -8,6 +8,7 @@ import pyarrow as pa
 import torch
 from safetensors.torch import load_file
 
+from cluster.errors import UserError
 from data_prep.reading import read_titles
 from data_prep.schema import EMBEDDINGS_FILE, EMBEDDINGS_TENSOR, ScoreKind, labels_schema
 from teacher_infer.config import TeachConfig
@@ -22,8 +23,8 @@ from teacher_infer.rankers.likelihood import Likelihood
 from teacher_infer.store import Chunk
 from teacher_infer.tally import Tally
 
-ROW_ERRORS = (ValueError, RuntimeError)
 TRIES = 2
+GIVEN_UP = 8  # rows that fail one after the other, with new engines each, from which on the fault is not the rows'
 
 
 class Label:
@@ -31,12 +32,13 @@ class Label:
 
     def __init__(self, job: Job) -> None:
         self._job = job
+        self._engines = Engines(job, share=2 if job.config.ranking == "ground" else 1)
         self._titles = read_titles(job.config.dataset)
         self._empty = {item for item, title in enumerate(self._titles) if not title.strip()}
 
     @cached_property
     def _ranker(self) -> Ranker:
-        return open_ranker(self._job, self._titles)
+        return open_ranker(self._job, self._titles, self._engines)
 
     def do(self, piece: Sequence[Any]) -> dict[str, Any]:
         """Label what shard ``piece`` lacks."""
@@ -57,48 +59,66 @@ class Label:
         return {"split": chunk.split, "tally": (tally + Tally(failed=len(errors))).model_dump()}
 
     def _rank(self, rows: Rows) -> tuple[list[tuple[Rows, Ranked]], dict[int, str]]:
-        """All rows at once or, if the engine refuses that, one by one; with the errors of those that fail."""
+        """All rows at once or, if that fails, one by one; with the errors of those that fail."""
         errors = self._untitled(rows)
         rows = rows.take([at for at, row_id in enumerate(rows.row_id) if row_id not in errors])
-        try:
-            return [(rows, self._ranker.rank(rows))] if len(rows.row_id) else [], errors
-        except ROW_ERRORS:
-            singles = [rows.take([at]) for at in range(len(rows.row_id))]
-        ranked = []
-        for row in singles:
-            result = self._try(row)
+        if not rows.row_id:
+            return [], errors
+        together = self._try(rows)
+        if isinstance(together, Ranked):
+            return [(rows, together)], errors
+        ranked, in_a_row = list[tuple[Rows, Ranked]](), 0
+        for at in range(len(rows.row_id)):
+            row = rows.take([at])
+            result = (
+                self._try_again(row) if in_a_row < GIVEN_UP else f"not asked, {GIVEN_UP} rows before failed: {together}"
+            )
             if isinstance(result, Ranked):
                 ranked.append((row, result))
+                in_a_row = 0
             else:
                 errors[row.row_id[0]] = result
+                in_a_row += 1
         return ranked, errors
 
-    def _try(self, row: Rows) -> Ranked | str:
+    def _try_again(self, row: Rows) -> Ranked | str:
         for _ in range(TRIES):
-            try:
-                return self._ranker.rank(row)
-            except ROW_ERRORS as error:
-                reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-        return reason
+            result = self._try(row)
+            if isinstance(result, Ranked):
+                break
+        return result
+
+    def _try(self, rows: Rows) -> Ranked | str:
+        """The ranking, or the error.
+
+        What an engine that raised still holds (requests half done, cached blocks that were never computed) could give
+        other rows wrong labels, so it is ended.
+        """
+        try:
+            return self._ranker.rank(rows)
+        except UserError:
+            raise
+        except Exception as error:
+            self._engines.close()
+            return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
     def _untitled(self, rows: Rows) -> dict[int, str]:
         found = ((i, self._empty & set(history)) for i, history in zip(rows.row_id, rows.history, strict=True))
         return {i: f"item {min(items)} of the history has an empty title" for i, items in found if items}
 
 
-def open_ranker(job: Job, titles: Sequence[str]) -> Ranker:
+def open_ranker(job: Job, titles: Sequence[str], engines: Engines) -> Ranker:
     """The teacher's way to rank; its engines start when they are first asked."""
     config = job.config
     if config.ranking in ("beam", "score"):
-        engines = Engines(job, share=1)
         return Likelihood(titles, lambda: engines("generate"), config)
     torch.set_num_threads(max(1, int(config.engine.cpus)))
     items_NE = _items(config)
     device = "cuda" if config.engine.gpu else "cpu"
     if config.ranking == "embed":
-        engines, catalogue = Engines(job, share=1), Catalogue(items_NE, Embed.kind, config.grounding_memory, device)
+        catalogue = Catalogue(items_NE, Embed.kind, config.grounding_memory, device)
         return Embed(titles, items_NE, catalogue, lambda: engines("embed"), read_whitening(job), config)
-    engines, catalogue = Engines(job, share=2), Catalogue(items_NE, Ground.kind, config.grounding_memory, device)
+    catalogue = Catalogue(items_NE, Ground.kind, config.grounding_memory, device)
     return Ground(titles, items_NE, catalogue, lambda: engines("generate"), lambda: engines("embed"), config)
 
 

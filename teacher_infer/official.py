@@ -58,16 +58,21 @@ def read_labels(directory: Path, rows: int, items: int) -> OfficialLabels:
     return OfficialLabels(lists, distances, _read_embeddings(directory / EMBEDDINGS, items))
 
 
-def write_labels(labels: Path, embeddings: Tensor, directory: Path) -> None:
-    """Write the three files from the train labels of ``labels``, in the order of their row ids.
+def write_labels(labels: Path, rows: int, embeddings: Tensor, directory: Path) -> None:
+    """Write the three files from the labels of all ``rows`` train rows, in the order of their row ids.
 
     Raises:
-        StaleInputError: there are no train labels, or their scores are no distances.
+        StaleInputError: a train row has no label.
     """
     files = label_files(labels, "train")
     if not files:
         raise StaleInputError(f"{labels} holds no labels of train rows: run `dllm2rec teach --splits train …`")
     table = pa.concat_tables(pq.read_table(file) for file in files).sort_by("row_id")
+    if len(table) != rows:
+        raise StaleInputError(
+            f"{labels} holds labels of {len(table)} of {rows} train rows, but the official code matches rows and "
+            "labels by line: run `dllm2rec teach` again until none fails"
+        )
     kind: ScoreKind = table.schema.metadata[SCORE_KIND_KEY].decode()
     scores = distances(torch.tensor(table["scores"].to_pylist(), dtype=torch.float32), kind).numpy()
     np.savetxt(directory / RANKING, np.array(table["items"].to_pylist(), dtype=np.int64), fmt="%d")

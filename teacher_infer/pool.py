@@ -1,12 +1,14 @@
 """A pool of Ray Data actors, each with engines of its own, at work on numbered pieces of a job."""
 
 import json
+import os
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import Any, Protocol
 
 import ray
 from ray.data import ActorPoolStrategy
-from ray.exceptions import GetTimeoutError
+from ray.exceptions import GetTimeoutError, RayActorError
 
 from cluster.errors import ConfigError, ModelError, UserError
 from cluster.resources import check_resources
@@ -14,6 +16,7 @@ from teacher_infer.config import TeachConfig
 from teacher_infer.job import Job
 
 PIECE, RESULT, FAILURE = "piece", "result", "failure"
+RETRIES = 8  # machines may be taken away again and again
 
 
 class Work(Protocol):
@@ -29,26 +32,35 @@ class Work(Protocol):
 class Actor:
     """Does pieces of JSON one at a time; mistakes of the user come back as values, Ray would wrap them in pages."""
 
-    def __init__(self, work: type[Work], job: Job) -> None:
-        self._work = work(job)
+    def __init__(self, work: type[Work], job: Job, driver: str) -> None:
+        """``driver`` is the machine that the job was started on."""
+        self._make = lambda: work(job)
+        self._where = "" if os.uname().nodename == driver else f"on {os.uname().nodename}: "
+
+    @cached_property
+    def _work(self) -> Work:
+        return self._make()
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """One piece in, one result out."""
         try:
             results = [json.dumps(self._work.do(json.loads(piece))) for piece in batch[PIECE]]
         except UserError as error:
-            return {RESULT: [""], FAILURE: [str(error)]}
+            return {RESULT: [""], FAILURE: [f"{self._where}{error}"]}
+        except OSError as error:
+            return {RESULT: [""], FAILURE: [f"{self._where}{error.filename or 'a file'}: {error.strerror or error}"]}
         return {RESULT: results, FAILURE: [""] * len(results)}
 
 
 def work_through(work: type[Work], job: Job, pieces: Sequence[Any]) -> Iterator[dict[str, Any]]:
     """Do every piece, as many at a time as the pool has actors; results come as they are ready.
 
-    A piece whose actor or process dies is done again by another.
+    A piece whose actor or process dies is done again by another, up to ``RETRIES`` times.
 
     Raises:
         ConfigError: the cluster is too small for the engines, or has no room for them within ``placement_timeout``.
-        ModelError: what an actor raised as the user's mistake.
+        ModelError: what an actor raised as the user's mistake or a file system's, or a piece whose process died each
+            time.
     """
     config = job.config
     each = _resources(config)
@@ -61,17 +73,23 @@ def work_through(work: type[Work], job: Job, pieces: Sequence[Any]) -> Iterator[
     done = ray.data.from_items([{PIECE: json.dumps(piece)} for piece in pieces], override_num_blocks=len(pieces))
     done = done.map_batches(
         Actor,
-        fn_constructor_kwargs={"work": work, "job": job},
+        fn_constructor_kwargs={"work": work, "job": job, "driver": os.uname().nodename},
         batch_size=1,
         compute=ActorPoolStrategy(min_size=config.workers, max_size=max(config.workers, config.max_workers or 0)),
         num_cpus=each["CPU"],
         num_gpus=each["GPU"],
+        max_task_retries=RETRIES,
     )
     try:
         for row in done.iter_rows():
             if row[FAILURE]:
                 raise ModelError(row[FAILURE])
             yield json.loads(row[RESULT])
+    except RayActorError as error:
+        raise ModelError(
+            f"a vLLM worker's process died {RETRIES + 1} times at the same work (out of memory?): give it more, lower "
+            "--rows-per-shard or --engine.max-num-seqs; the same command goes on"
+        ) from error
     except GetTimeoutError as error:
         free = ray.available_resources()
         wanted = ", ".join(f"{amount:g} {name}" for name, amount in asked.items() if amount)

@@ -19,12 +19,13 @@ class Found(NamedTuple):
     """The best K items of one row, or as many as there are, and what it took to find them.
 
     Items that share a title stand together, by index. A log-probability is that of title and end of text given the
-    prompt, in nats, or its mean per token where the search normalises. ``cached`` of ``tokens`` came from the cache.
+    prompt, in nats, or its mean per token where the search normalises; ``target_logprobs`` has those of targets by
+    item. ``cached`` of ``tokens`` came from the cache.
     """
 
     items: list[int]
     logprobs: list[float]
-    target_logprob: float | None
+    target_logprobs: dict[int, float]
     dropped: int
     tokens: int
     cached: int
@@ -56,7 +57,7 @@ def search(
     certain: int = 1,
     candidates: Sequence[Sequence[int]] | None = None,
     excluded: Sequence[Sequence[int]] | None = None,
-    targets: Sequence[int] | None = None,
+    targets: Sequence[Sequence[int]] | None = None,
     normalise: bool = False,
 ) -> list[Found]:
     """Rank the catalogue's titles as answers to histories of titles.
@@ -77,7 +78,7 @@ def search(
         certain: places of the ranking to make sure of: in them stands what exhaustive scoring would put there.
         candidates: the items that may be ranked, per row; all without.
         excluded: items left out of the ranking, per row.
-        targets: the item per row whose log-probability is told, ranked or not.
+        targets: the items per row whose log-probabilities are told, ranked or not.
         normalise: rank by the mean log-probability per token.
 
     Returns:
@@ -142,7 +143,7 @@ class _Walk:
         self._aside: list[_Prefix] = []  # a heap
         self._best: list[tuple[float, int, int, float]] = []  # minus score, first item, title, log-probability
         self._found = 0
-        self._target_logprob: float | None = None
+        self._target_logprobs: dict[int, float] = {}
         self._tokens = self._cached = 0
 
     def text(self, prefix: _Prefix) -> list[int]:
@@ -202,20 +203,20 @@ class _Walk:
         """The title of the target, if its log-probability is not known yet."""
         for _, _, title, logprob in self._best:
             if target in self.trie.items(title):
-                self._target_logprob = self._score(logprob, int(self.trie.lengths_T[title]))
+                self._target_logprobs[target] = self._score(logprob, int(self.trie.lengths_T[title]))
                 return None
         return whole.tokens(whole.title_of(target))
 
-    def hear(self, answer: Logprobs) -> None:
-        """Take in the log-probabilities of the target's title."""
+    def hear(self, target: int, answer: Logprobs) -> None:
+        """Take in the log-probabilities of a target's title."""
         self._count(answer)
-        self._target_logprob = self._score(float(answer.values.sum()), len(answer.values))
+        self._target_logprobs[target] = self._score(float(answer.values.sum()), len(answer.values))
 
     def result(self) -> Found:
         """The best items."""
         ranked = [(item, -minus_score) for minus_score, _, title, _ in self._best for item in self._ranked(title)]
         items, scores = [item for item, _ in ranked[: self._width.k]], [score for _, score in ranked[: self._width.k]]
-        return Found(items, scores, self._target_logprob, self.prompt.dropped, self._tokens, self._cached)
+        return Found(items, scores, self._target_logprobs, self.prompt.dropped, self._tokens, self._cached)
 
     def _ranked(self, title: int) -> list[int]:
         return [item for item in self.trie.items(title) if item not in self._excluded]
@@ -246,14 +247,14 @@ class _Walk:
 
 
 def _with_targets(
-    engine: VllmEngine, walks: Sequence[_Walk], trie: TitleTrie, targets: Sequence[int] | None
+    engine: VllmEngine, walks: Sequence[_Walk], trie: TitleTrie, targets: Sequence[Sequence[int]] | None
 ) -> Sequence[_Walk]:
     """Ask for the titles of targets that no walk came upon."""
     if targets is None:
         return walks
-    titles = [walk.expect(target, trie) for walk, target in zip(walks, targets, strict=True)]
-    missing = [(walk, title) for walk, title in zip(walks, titles, strict=True) if title]
-    answers = engine.path_logprobs([walk.prompt.tokens for walk, _ in missing], [title for _, title in missing])
-    for (walk, _), answer in zip(missing, answers, strict=True):
-        walk.hear(answer)
+    wanted = [(walk, target) for walk, row in zip(walks, targets, strict=True) for target in dict.fromkeys(row)]
+    missing = [(walk, target, title) for walk, target in wanted if (title := walk.expect(target, trie))]
+    answers = engine.path_logprobs([walk.prompt.tokens for walk, *_ in missing], [title for *_, title in missing])
+    for (walk, target, _), answer in zip(missing, answers, strict=True):
+        walk.hear(target, answer)
     return walks

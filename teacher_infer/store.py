@@ -83,9 +83,9 @@ class LabelStore:
                 )
         else:
             check_free(self.root, VERB, overwrite)
-        shutil.rmtree(self.root, ignore_errors=True)
         try:
             self.root.mkdir(parents=True, exist_ok=True)
+            _clear(self.root)
             _write(self.root / JOB_FILE, json.dumps(made_from, indent=1, sort_keys=True) + "\n")
         except OSError as error:
             raise OutputError(f"{self.root} cannot be written ({error.strerror}): choose another --output") from error
@@ -99,13 +99,13 @@ class LabelStore:
         """Shards that lack rows."""
         for chunk in chunks:
             file = label_file(self.root, chunk.split, chunk.number)
-            if not file.is_file() or pq.read_metadata(file).num_rows < chunk.rows:
+            if _labelled(file) < chunk.rows:
                 yield chunk
 
     def unlabelled(self, chunk: Chunk) -> tuple[pa.Table, pa.Table | None]:
         """The rows of a shard that have no label, and the labels that it holds, if any."""
         rows, file = chunk.read(), label_file(self.root, chunk.split, chunk.number)
-        if not file.is_file():
+        if not _labelled(file):
             return rows, None
         labels = pq.read_table(file)
         return rows.filter(pc.invert(pc.is_in(rows["row_id"], value_set=labels["row_id"].combine_chunks()))), labels
@@ -129,18 +129,18 @@ class LabelStore:
         if errors:
             table = pa.table({"row_id": list(errors), "error": list(errors.values())}, schema=FAILURES)
             _write_table(failures, table)
+        else:
+            failures.unlink(missing_ok=True)
         if before is not None:
             labels = pa.concat_tables([before, labels]).sort_by("row_id")
         _write_table(label_file(self.root, chunk.split, chunk.number), labels)
-        if not errors:
-            failures.unlink(missing_ok=True)
 
     def tally(self, chunk: Chunk) -> Tally:
         """What a shard took and gave; nothing before it is there."""
         file = label_file(self.root, chunk.split, chunk.number)
         if not file.is_file():
             return Tally()
-        labelled = pq.read_metadata(file).num_rows
+        labelled = _labelled(file)
         attempts = [file for file in self._tallies(chunk).glob("*.json") if int(file.stem) < labelled or not labelled]
         total = Tally.total(Tally.model_validate_json(file.read_text()) for file in attempts)
         return total.model_copy(update={"rows": labelled, "failed": chunk.rows - labelled})
@@ -170,19 +170,41 @@ def _changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     return [told(name) for name in names]
 
 
+def _labelled(file: Path) -> int:
+    """Rows in a label shard; none in one that is not there or that a lost machine left damaged."""
+    try:
+        return int(pq.read_metadata(file).num_rows)
+    except (OSError, pa.ArrowInvalid):
+        return 0
+
+
+def _clear(root: Path) -> None:
+    """Empty a job's directory; as long as anything is left, it still says whose it is."""
+    (root / MANIFEST_FILE).unlink(missing_ok=True)
+    for found in root.iterdir():
+        if found.is_dir():
+            shutil.rmtree(found)
+        elif found.name != JOB_FILE:
+            found.unlink()
+
+
 def _write(file: Path, text: str) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
-    aside = _aside(file)
+    aside = aside_file(file)
     aside.write_text(text)
     aside.rename(file)
 
 
 def _write_table(file: Path, table: pa.Table) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
-    aside = _aside(file)
-    pq.write_table(table, aside)
+    aside = aside_file(file)
+    with aside.open("wb") as stream:
+        pq.write_table(table, stream)
+        stream.flush()
+        os.fsync(stream.fileno())  # a rename may outlive what it names when a machine is lost
     aside.rename(file)
 
 
-def _aside(file: Path) -> Path:
+def aside_file(file: Path) -> Path:
+    """Where this process writes what is renamed to ``file`` when it is whole."""
     return file.parent / f".{file.name}.{os.uname().nodename}-{os.getpid()}"

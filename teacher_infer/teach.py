@@ -89,9 +89,13 @@ def _check_candidates(config: TeachConfig, candidates: Path, dataset: Manifest) 
         raise ConfigError(f"--candidates is for --ranking score, not for {config.ranking}: leave it out")
     lists = read_manifest(candidates, VERB)
     check_made_from(candidates, lists, "dataset", config.dataset, dataset)
-    if config.top_k > lists.config["top_k"]:
+    leaves_out = config.exclude_history and not lists.config["exclude_history"]
+    history = longest_history(config.dataset, config.splits) if leaves_out else 0
+    if config.top_k > lists.config["top_k"] - history:
+        less = f" less {history} of the history" if history else ""
         raise ConfigError(
-            f"--top-k {config.top_k} asks for more than the {lists.config['top_k']} candidates per row in {candidates}"
+            f"--top-k {config.top_k} asks for more than the {lists.config['top_k']} candidates per row in "
+            f"{candidates}{less}"
         )
     absent = set(config.splits) - set(lists.config["splits"])
     if absent:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
@@ -55,11 +56,20 @@ class Slice(NamedTuple):
 
 
 def read_slice(dataset: Path, split: Split, share: Slice) -> pa.Table:
-    """Histories and targets of one rank's rows."""
-    rows = pa.concat_tables(read_rows(file).select(["history", "target"]) for file in shards(dataset, split))
-    drawn = np.random.default_rng(share.seed).permutation(len(rows))[: share.rows]
+    """Histories and targets of one rank's rows; a shard at a time is in memory."""
+    files = shards(dataset, split)
+    ends = np.cumsum([pq.read_metadata(file).num_rows for file in files])
+    drawn = np.random.default_rng(share.seed).permutation(ends[-1])[: share.rows]
     each = len(drawn) // share.world
-    return rows.take(np.sort(drawn[share.rank :: share.world][:each]))
+    places = np.sort(drawn[share.rank :: share.world][:each])
+    parts = np.split(places, np.searchsorted(places, ends[:-1]))
+    starts = [0, *ends[:-1]]
+    tables = [
+        read_rows(file).select(["history", "target"]).take(part - start)
+        for file, part, start in zip(files, parts, starts, strict=True)
+        if len(part) or file is files[0]
+    ]
+    return pa.concat_tables(tables)
 
 
 def encode(rows: pa.Table, titles: Sequence[str], tokenizer: Any, max_tokens: int, learn_from: str) -> Encoded:  # noqa: ANN401

@@ -78,6 +78,7 @@ class Training:
     def run(self) -> None:
         """Train until the last step or until patience ends."""
         every = max(1, self.per_epoch // self.config.evaluations)
+        due = False
         first, done = divmod(self.progress.step, self.per_epoch)
         for epoch in range(first, self.config.epochs):
             for at, batch in enumerate(self._batches(self.rows, self.config.seed + epoch), start=1):
@@ -86,8 +87,12 @@ class Training:
                 if epoch == first and at <= done:
                     continue
                 self._step(batch)
-                if at % every == 0 or at == self.per_epoch:
+                due = due or at % every == 0 or at == self.per_epoch
+                # Between two updates there are gradients that no checkpoint holds.
+                updated = self.progress.step % self.config.engine.accumulation == 0
+                if due and (updated or self.progress.step == self.steps):
                     self._evaluate()
+                    due = False
 
     def finish(self) -> None:
         """Leave the best model as it is handed over: adapters in its weights, if they are to be merged."""
@@ -145,7 +150,8 @@ class Training:
         better = self.progress.evaluated(train_loss, loss)
         self._print(f"train loss {train_loss:.4f}, validation loss {loss:.4f}{' (best)' if better else ''}")
         if better:
-            weights = {name.removeprefix("lm."): value for name, value in self.engine.state_dict().items()}
+            weights = self.engine.state_dict(here=self.rank == 0)
+            weights = {name.removeprefix("lm."): value for name, value in weights.items()}
             if self.rank == 0:
                 write = write_adapter if self.config.lora.rank else write_weights
                 write(self.engine.module.lm, weights, self.best)

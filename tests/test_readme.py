@@ -1,4 +1,4 @@
-"""The README's commands are real: every `dllm2rec` line parses, every make target and linked file exists."""
+"""The documents' commands are real: every `dllm2rec` line parses, every make target and linked file exists."""
 
 import re
 import shlex
@@ -12,12 +12,19 @@ from dllm2rec import VERBS
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCKS = "\n".join(re.findall(r"```bash\n(.*?)```", README, flags=re.DOTALL)).replace("\\\n", " ")
-COMMANDS = [line for line in BLOCKS.splitlines() if line.startswith("dllm2rec ")]
+CLUSTER = (ROOT / "docs" / "cluster.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_a_command_of_the_readme_is_accepted(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def blocks(text: str) -> str:
+    return "\n".join(re.findall(r"```bash\n(.*?)```", text, flags=re.DOTALL)).replace("\\\n", " ")
+
+
+def commands(text: str) -> list[str]:
+    return [line for line in blocks(text).splitlines() if line.startswith("dllm2rec ")]
+
+
+@pytest.mark.parametrize("command", [*commands(README), *commands(CLUSTER)])
+def test_a_command_of_the_documents_is_accepted(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     _, verb, *rest = shlex.split(command, comments=True)
     if verb == "submit":
@@ -27,12 +34,12 @@ def test_a_command_of_the_readme_is_accepted(command: str, monkeypatch: pytest.M
 
 
 def test_every_verb_is_shown() -> None:
-    assert {command.split()[1] for command in COMMANDS} >= set(VERBS) - {"demo"}
+    assert {command.split()[1] for command in commands(README)} >= set(VERBS) - {"demo"}
 
 
 def test_make_targets_exist() -> None:
     makefile = (ROOT / "Makefile").read_text()
-    targets = re.findall(r"^make ([\w-]+)", BLOCKS, flags=re.MULTILINE)
+    targets = re.findall(r"^make ([\w-]+)", blocks(README), flags=re.MULTILINE)
     assert {"demo", "test"} <= set(targets)
     for target in targets:
         assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE)

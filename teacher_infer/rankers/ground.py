@@ -11,7 +11,7 @@ from teacher_infer.config import TeachConfig
 from teacher_infer.engine import Generated, VllmEngine
 from teacher_infer.grounding import Catalogue
 from teacher_infer.item_file import ItemRows
-from teacher_infer.prompts import embedded, title_of
+from teacher_infer.prompts import embedded, response, title_of
 from teacher_infer.rankers.base import Ranked, Rows, padded
 from teacher_infer.tally import Tally, list_gains
 
@@ -37,7 +37,10 @@ class Ground:
     ) -> None:
         self._titles, self._items_NE, self._catalogue, self._config = titles, items_NE, catalogue, config
         self._generator, self._embedder = generator, embedder
-        self._place_of = {title: place for place, title in enumerate(titles)}
+        self._place_of: dict[str, int] = {}
+        for place, title in enumerate(titles):
+            # As it reads in an answer, where quotes inside it are apostrophes.
+            self._place_of.setdefault(title_of(response(title)), place)
         self._answers: dict[Prompt, tuple[Generated, float]] = {}
 
     def rank(self, rows: Rows) -> Ranked:

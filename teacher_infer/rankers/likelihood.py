@@ -16,7 +16,7 @@ from teacher_infer.search import Found, search
 from teacher_infer.tally import Tally, list_gains
 from teacher_infer.trie import TitleTrie
 
-Key = tuple[tuple[str, ...], int, tuple[int, ...], tuple[int, ...]]
+Key = tuple[tuple[str, ...], tuple[int, ...], tuple[int, ...]]
 
 
 class Likelihood:
@@ -26,6 +26,10 @@ class Likelihood:
 
     def __init__(self, titles: Sequence[str], generator: Callable[[], VllmEngine], config: TeachConfig) -> None:
         self._titles, self._generator, self._config = titles, generator, config
+        self._lists: ds.Dataset | None = None
+        if config.candidates:
+            files = [str(file) for split in config.splits for file in label_files(config.candidates, split)]
+            self._lists = ds.dataset(files, format="parquet")
 
     @cached_property
     def _trie(self) -> TitleTrie:
@@ -36,11 +40,11 @@ class Likelihood:
         engine, trie = self._generator(), self._trie
         started = time.perf_counter()
         candidates = self._candidates(rows.row_id)
-        keys = [
-            self._key(history, target, listed)
-            for history, target, listed in zip(rows.history, rows.target.tolist(), candidates, strict=True)
-        ]
-        distinct = list(dict.fromkeys(keys))
+        keys = [self._key(history, listed) for history, listed in zip(rows.history, candidates, strict=True)]
+        targets: dict[Key, list[int]] = {key: [] for key in keys}
+        for key, target in zip(keys, rows.target.tolist(), strict=True):
+            targets[key].append(target)
+        distinct = list(targets)
         found = search(
             engine,
             [titles for titles, *_ in distinct],
@@ -48,17 +52,17 @@ class Likelihood:
             self._config.top_k,
             self._config.beams,
             candidates=[listed for *_, listed in distinct] if self._config.candidates else None,
-            excluded=[left_out for _, _, left_out, _ in distinct],
-            targets=[target for _, target, *_ in distinct],
+            excluded=[left_out for _, left_out, _ in distinct],
+            targets=list(targets.values()),
             normalise=self._config.length_normalised,
         )
         found_of = dict(zip(distinct, found, strict=True))
         return self._ranked([found_of[key] for key in keys], found, rows, time.perf_counter() - started)
 
-    def _key(self, history: Sequence[int], target: int, candidates: Sequence[int]) -> Key:
-        """All that the answer to a row depends on."""
+    def _key(self, history: Sequence[int], candidates: Sequence[int]) -> Key:
+        """All that the answer to a row depends on; rows that share it differ in their targets at most."""
         left_out = tuple(sorted(set(history))) if self._config.exclude_history else ()
-        return tuple(self._titles[item] for item in history), target, left_out, tuple(candidates)
+        return tuple(self._titles[item] for item in history), left_out, tuple(candidates)
 
     def _ranked(self, answers: Sequence[Found], found: Sequence[Found], rows: Rows, seconds: float) -> Ranked:
         if any(len(answer.items) < self._config.top_k for answer in answers):
@@ -75,15 +79,16 @@ class Likelihood:
             gains=list_gains(items, rows.target),
         )
         scores = torch.tensor([answer.logprobs for answer in answers], dtype=torch.float32)
-        targets = torch.tensor([answer.target_logprob for answer in answers], dtype=torch.float32)
+        asked = zip(answers, rows.target.tolist(), strict=True)
+        targets = torch.tensor([answer.target_logprobs[target] for answer, target in asked], dtype=torch.float32)
         return Ranked(items, scores, targets, [self._titles[answer.items[0]] for answer in answers], tally)
 
     def _candidates(self, row_ids: Sequence[int]) -> list[list[int]]:
         """The items to choose from, per row; empty lists where the whole catalogue is to."""
-        if self._config.candidates is None:
+        if self._lists is None:
             return [[] for _ in row_ids]
-        files = [str(file) for split in self._config.splits for file in label_files(self._config.candidates, split)]
-        wanted = pc.field("row_id").isin(list(row_ids))
-        table = ds.dataset(files, format="parquet").to_table(columns=["row_id", "items"], filter=wanted)
+        row_id = pc.field("row_id")
+        wanted = (row_id >= min(row_ids)) & (row_id <= max(row_ids)) & row_id.isin(list(row_ids))
+        table = self._lists.to_table(columns=["row_id", "items"], filter=wanted)
         listed = dict(zip(table["row_id"].to_pylist(), table["items"].to_pylist(), strict=True))
         return [listed.get(row_id, []) for row_id in row_ids]

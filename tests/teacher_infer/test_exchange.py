@@ -16,7 +16,7 @@ import torch
 from cluster.errors import DataError, StaleInputError
 from cluster.storage import read_manifest
 from data_prep.official import read_frame
-from data_prep.schema import SPLITS
+from data_prep.schema import SPLITS, label_files
 from student_train.config import TrainConfig
 from student_train.train import check_inputs, load_materials
 from teacher_infer.exchange import export_labels, import_labels
@@ -158,6 +158,15 @@ def test_files_that_do_not_fit_are_refused_and_leave_nothing(
     with pytest.raises(DataError, match=message):
         imported(files, titles=files / "titles.csv")
     assert not (files.parent / "imported").exists()
+
+
+def test_labels_that_lack_a_row_are_not_exported(dataset: Path, labels: Path, tmp_path: Path) -> None:
+    lacking = shutil.copytree(labels, tmp_path / "labels")
+    shard = label_files(lacking, "train")[0]
+    pq.write_table(pq.read_table(shard).slice(1), shard)
+    with pytest.raises(StaleInputError, match=r"holds labels of 239 of 240 train rows.*by line"):
+        export_labels(ExportConfig(dataset=dataset, labels=lacking, output=tmp_path / "files"))
+    assert not (tmp_path / "files").exists()
 
 
 def test_labels_of_another_data_set_are_not_exported(dataset: Path, labels: Path, files: Path) -> None:

@@ -202,7 +202,7 @@ def test_embeddings_that_are_not_finite_are_refused(value):
     broken[3, 5] = value
     with pytest.raises(DataError, match="not finite"):
         Catalogue(broken, "distance")
-    with pytest.raises(DataError, match="not finite"):
+    with pytest.raises(ValueError, match="not finite"):
         Catalogue(items, "distance").rank(broken, 5)
 
 

@@ -7,7 +7,7 @@ import torch
 from data_prep.schema import failure_file, label_file
 from teacher_infer.config import TeachConfig
 from teacher_infer.job import Job
-from teacher_infer.labeller import Label
+from teacher_infer.labeller import GIVEN_UP, Label
 from teacher_infer.rankers import Ranked, Rows
 from teacher_infer.store import plan
 from teacher_infer.tally import Tally
@@ -59,6 +59,33 @@ def test_a_row_that_is_refused_once_is_tried_again(shard):
     label.do(chunk)
     assert pq.read_table(label_file(store.root, "test", 0))["row_id"].to_pylist() == ids
     assert not failure_file(store.root, "test", 0).exists()
+
+
+class Broken:
+    closed = 0
+
+    def close(self) -> None:
+        Broken.closed += 1
+
+
+def test_an_engine_that_raised_is_not_asked_again(shard):
+    label, chunk, _ = shard
+    ids = chunk.read()["row_id"].to_pylist()
+    label._engines._open["generate"] = Broken()
+    label._ranker = First({ids[4]: 1})
+    label.do(chunk)
+    assert Broken.closed == 1
+    assert not label._engines._open
+
+
+def test_after_many_failures_in_a_row_the_others_are_not_asked(shard):
+    label, chunk, store = shard
+    ids = chunk.read()["row_id"].to_pylist()
+    label._ranker = First(dict.fromkeys(ids, 9))
+    label.do(chunk)
+    errors = [row["error"] for row in pq.read_table(failure_file(store.root, "test", 0)).to_pylist()]
+    assert errors[:GIVEN_UP] == [f"RuntimeError: no for {row_id}" for row_id in ids[:GIVEN_UP]]
+    assert set(errors[GIVEN_UP:]) == {f"not asked, {GIVEN_UP} rows before failed: RuntimeError: no for {ids[0]}"}
 
 
 def test_the_next_run_does_the_failed_rows_only(shard):

@@ -75,13 +75,14 @@ def test_a_killed_actor_is_replaced_within_the_run(tiny_teacher, undisturbed, tm
             time.sleep(0.001)
         for process in found:
             process.kill()
+        assert found
         killed.append(len(shards(tmp_path / "labels")))
 
     killer = threading.Thread(target=kill)
     killer.start()
     teach(grounded(tiny_teacher, tmp_path / "labels"))
     killer.join()
-    assert killed[0] < len(shards(undisturbed))
+    assert killed and killed[0] < len(shards(undisturbed))
     assert rows(tmp_path / "labels") == rows(undisturbed)
 
 

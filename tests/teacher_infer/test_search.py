@@ -6,7 +6,9 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 
+from teacher_infer.config import TeachConfig
 from teacher_infer.prompts import prompt, response
+from teacher_infer.rankers import Ranked, Rows
 from teacher_infer.search import Found
 from tests.teacher_fixtures import TITLES
 
@@ -137,17 +139,33 @@ def test_candidates_are_ranked_among_themselves(engine, exact):
 
 @pytest.mark.parametrize("normalise", [False, True])
 def test_the_target_has_its_log_probability_ranked_or_not(engine, exact, normalise):
-    rows = engine.search(k=1, beams=2, targets=TARGETS, normalise=normalise)
+    rows = engine.search(k=1, beams=2, targets=[[target] for target in TARGETS], normalise=normalise)
     assert any(target not in found.items for found, target in zip(rows, TARGETS, strict=True))
     for found, target, row in zip(rows, TARGETS, exact, strict=True):
         total, length = row[target]
-        assert found.target_logprob == pytest.approx(total / length if normalise else total, abs=1e-4)
+        assert found.target_logprobs[target] == pytest.approx(total / length if normalise else total, abs=1e-4)
 
 
 def test_the_same_rows_give_the_same_bits_whatever_came_before(engine):
-    first = engine.search(k=10, beams=4, targets=TARGETS)
+    targets = [[target] for target in TARGETS]
+    first = engine.search(k=10, beams=4, targets=targets)
     engine.search([4, 2], k=20, beams=None)
-    assert engine.search(k=10, beams=4, targets=TARGETS) == first
+    assert engine.search(k=10, beams=4, targets=targets) == first
+
+
+def test_rows_that_differ_in_their_targets_only_are_searched_once(engine, exact):
+    rows = Rows([0, 1, 2], [[0, 1, 2]] * 2 + [[5]], torch.tensor([3, 27, 6]))
+    ranked = engine.ask(_rank, rows)
+    assert ranked.tally.prompts == 2
+    assert ranked.items[0].tolist() == ranked.items[1].tolist()
+    expected = [exact[0][3][0], exact[0][27][0], exact[1][6][0]]
+    assert ranked.target_scores.tolist() == pytest.approx(expected, abs=1e-4)
+
+
+def _rank(engine: Any, rows: Rows) -> Ranked:
+    from teacher_infer.rankers.likelihood import Likelihood
+
+    return Likelihood(CATALOGUE, lambda: engine, TeachConfig(ranking="beam", top_k=3, beams=3)).rank(rows)
 
 
 def test_neighbours_in_the_batch_change_no_rank(engine):

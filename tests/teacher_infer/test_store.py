@@ -70,6 +70,33 @@ def test_an_attempt_that_did_not_get_to_its_end_counts_nothing(store, tiny_datas
     assert store.tally(chunk) == Tally(rows=15, prompts=6)
 
 
+def test_a_damaged_shard_is_labelled_anew(store, tiny_dataset):
+    (chunk, *_) = plan(tiny_dataset, ("test",), 33)
+    ids = chunk.read()["row_id"].to_pylist()
+    store.commit(chunk, None, labels(ids), {}, Tally(rows=15))
+    label_file(store.root, "test", 0).write_bytes(b"")
+    assert list(store.missing([chunk])) == [chunk]
+    rows, before = store.unlabelled(chunk)
+    assert (len(rows), before) == (15, None)
+    store.commit(chunk, before, labels(ids), {}, Tally(rows=15))
+    assert not list(store.missing([chunk]))
+
+
+def test_a_store_that_was_half_emptied_is_still_known(store, tiny_dataset, monkeypatch):
+    from teacher_infer import store as module
+
+    def stop(file, text):
+        raise KeyboardInterrupt
+
+    (store.root / "labels").mkdir()
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(module, "_write", stop)
+        store.open(MADE_FROM | {"top_k": 10}, overwrite=True)
+    with pytest.raises(StaleInputError, match="--overwrite True"):
+        store.open(MADE_FROM | {"top_k": 10}, overwrite=False)
+    store.open(MADE_FROM | {"top_k": 10}, overwrite=True)
+
+
 def test_the_same_job_goes_on(store):
     (store.root / "labels").mkdir()
     store.open(MADE_FROM, overwrite=False)

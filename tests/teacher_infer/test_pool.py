@@ -1,0 +1,65 @@
+"""The pool of actors, with work that needs no engine: what ends a job, and with which line."""
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cluster.errors import DataError, ModelError
+from teacher_infer import pool
+from teacher_infer.config import TeachConfig, VllmConfig
+from teacher_infer.job import Job
+from teacher_infer.pool import Work, work_through
+
+pytestmark = pytest.mark.engine
+
+
+class Doubles:
+    def __init__(self, job: Job) -> None:
+        self.job = job
+
+    def do(self, piece: int) -> dict[str, Any]:
+        return {"double": 2 * piece}
+
+
+class Dies(Doubles):
+    def do(self, piece: int) -> dict[str, Any]:
+        os.kill(os.getpid(), signal.SIGKILL)
+        return {}
+
+
+class Reads(Doubles):
+    def do(self, piece: int) -> dict[str, Any]:
+        return {"text": (self.job.model / "nothing").read_text()}
+
+
+class FindsNoCatalogue(Doubles):
+    def __init__(self, job: Job) -> None:
+        raise DataError("items.parquet cannot be read")
+
+
+def results(work: type[Work], folder: Path, pieces: int = 1) -> list[dict[str, Any]]:
+    config = TeachConfig(dataset=folder, output=folder, engine=VllmConfig(cpus=0.5))
+    return list(work_through(work, Job(config, folder), range(pieces)))
+
+
+def test_every_piece_is_done(ray_local, tmp_path):
+    assert sorted(result["double"] for result in results(Doubles, tmp_path, 5)) == [0, 2, 4, 6, 8]
+
+
+def test_work_whose_process_dies_each_time_ends_the_job_with_a_line(ray_local, tmp_path, monkeypatch):
+    monkeypatch.setattr(pool, "RETRIES", 1)
+    with pytest.raises(ModelError, match="process died 2 times at the same work"):
+        results(Dies, tmp_path)
+
+
+def test_a_file_that_an_actor_cannot_read_is_named(ray_local, tmp_path):
+    with pytest.raises(ModelError, match=rf"^{tmp_path / 'nothing'}: No such file or directory"):
+        results(Reads, tmp_path)
+
+
+def test_what_an_actor_lacks_from_the_start_is_one_line(ray_local, tmp_path):
+    with pytest.raises(ModelError, match=r"^items.parquet cannot be read$"):
+        results(FindsNoCatalogue, tmp_path)
