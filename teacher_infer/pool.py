@@ -78,7 +78,7 @@ def work_through(work: type[Work], job: Job, pieces: Sequence[Any]) -> Iterator[
         compute=ActorPoolStrategy(min_size=config.workers, max_size=max(config.workers, config.max_workers or 0)),
         num_cpus=each["CPU"],
         num_gpus=each["GPU"],
-        max_task_retries=RETRIES,
+        ray_remote_args_fn=lambda: {"max_task_retries": RETRIES},
     )
     try:
         for row in done.iter_rows():
