@@ -55,6 +55,12 @@ class TeachConfig(Config):
     workers: int = Field(1, ge=1, description="vLLM engines at work side by side, at least.")
     max_workers: int | None = Field(None, ge=1, description="Most engines where the cluster has room; none: workers.")
     placement_timeout: float = Field(600, gt=0, description="Seconds to wait for room for the engines.")
+    progress_timeout: float = Field(
+        3600,
+        gt=0,
+        description="Seconds without a finished shard after which the job ends, as where machines are lost for good; "
+        "loading an engine and labelling a shard must fit in.",
+    )
     max_failures: float = Field(0.01, ge=0, le=1, description="Share of the rows that may fail before the job stops.")
     max_new_tokens: int = Field(32, ge=1, description="Longest generated title, tokens (ground).")
     beams: int | None = Field(

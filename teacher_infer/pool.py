@@ -8,9 +8,10 @@ from typing import Any, Protocol
 
 import ray
 from ray.data import ActorPoolStrategy
+from ray.data.exceptions import ExecutionTimeoutError
 from ray.exceptions import GetTimeoutError, RayActorError
 
-from cluster.errors import ConfigError, ModelError, UserError
+from cluster.errors import ClusterError, ConfigError, ModelError, UserError
 from cluster.resources import check_resources
 from teacher_infer.config import TeachConfig
 from teacher_infer.job import Job
@@ -59,6 +60,7 @@ def work_through(work: type[Work], job: Job, pieces: Sequence[Any]) -> Iterator[
 
     Raises:
         ConfigError: the cluster is too small for the engines, or has no room for them within ``placement_timeout``.
+        ClusterError: for ``progress_timeout`` seconds no piece was finished.
         ModelError: what an actor raised as the user's mistake or a file system's, or a piece whose process died each
             time.
     """
@@ -70,6 +72,7 @@ def work_through(work: type[Work], job: Job, pieces: Sequence[Any]) -> Iterator[
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.wait_for_min_actors_s = config.placement_timeout
+    context.execution_no_progress_timeout_s = config.progress_timeout
     done = ray.data.from_items([{PIECE: json.dumps(piece)} for piece in pieces], override_num_blocks=len(pieces))
     done = done.map_batches(
         Actor,
@@ -85,6 +88,11 @@ def work_through(work: type[Work], job: Job, pieces: Sequence[Any]) -> Iterator[
             if row[FAILURE]:
                 raise ModelError(row[FAILURE])
             yield json.loads(row[RESULT])
+    except ExecutionTimeoutError as error:
+        raise ClusterError(
+            f"nothing was finished for {config.progress_timeout:g} s: machines are lost or a worker hangs; see that "
+            "the cluster has what --workers ask for, or raise --progress-timeout; the same command goes on"
+        ) from error
     except RayActorError as error:
         raise ModelError(
             f"a vLLM worker's process died {RETRIES + 1} times at the same work (out of memory?): give it more, lower "

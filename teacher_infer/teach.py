@@ -27,7 +27,7 @@ from teacher_infer.tally import Tally
 
 NOT_IN_THE_LABELS = {
     *("dataset", "teacher", "candidates", "output", "overwrite", "cluster", "engine", "grounding_memory"),
-    *("workers", "max_workers", "placement_timeout", "max_failures"),
+    *("workers", "max_workers", "placement_timeout", "progress_timeout", "max_failures"),
 }
 IN_THE_ENGINE = {"dtype", "quantization", "max_model_len"}
 

@@ -2,12 +2,13 @@
 
 import os
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from cluster.errors import DataError, ModelError
+from cluster.errors import ClusterError, DataError, ModelError
 from teacher_infer import pool
 from teacher_infer.config import TeachConfig, VllmConfig
 from teacher_infer.job import Job
@@ -30,6 +31,12 @@ class Dies(Doubles):
         return {}
 
 
+class Hangs(Doubles):
+    def do(self, piece: int) -> dict[str, Any]:
+        time.sleep(60)
+        return {}
+
+
 class Reads(Doubles):
     def do(self, piece: int) -> dict[str, Any]:
         return {"text": (self.job.model / "nothing").read_text()}
@@ -40,8 +47,8 @@ class FindsNoCatalogue(Doubles):
         raise DataError("items.parquet cannot be read")
 
 
-def results(work: type[Work], folder: Path, pieces: int = 1) -> list[dict[str, Any]]:
-    config = TeachConfig(dataset=folder, output=folder, engine=VllmConfig(cpus=0.5))
+def results(work: type[Work], folder: Path, pieces: int = 1, **settings: float) -> list[dict[str, Any]]:
+    config = TeachConfig(dataset=folder, output=folder, engine=VllmConfig(cpus=0.5), **settings)
     return list(work_through(work, Job(config, folder), range(pieces)))
 
 
@@ -53,6 +60,11 @@ def test_work_whose_process_dies_each_time_ends_the_job_with_a_line(ray_local, t
     monkeypatch.setattr(pool, "RETRIES", 1)
     with pytest.raises(ModelError, match="process died 2 times at the same work"):
         results(Dies, tmp_path)
+
+
+def test_work_that_comes_to_no_end_ends_the_job_within_the_stated_time(ray_local, tmp_path):
+    with pytest.raises(ClusterError, match=r"nothing was finished for 2 s"):
+        results(Hangs, tmp_path, progress_timeout=2)
 
 
 def test_a_file_that_an_actor_cannot_read_is_named(ray_local, tmp_path):
