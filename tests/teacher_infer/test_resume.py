@@ -22,6 +22,7 @@ from data_prep.schema import SPLITS, failure_file, label_file, label_files
 from teacher_infer.config import TeachConfig, VllmConfig
 from teacher_infer.teach import teach
 from tests.teacher_fixtures import ROWS, TITLES, write_dataset
+from tests.teacher_infer.conftest import ground_config
 
 pytestmark = pytest.mark.engine
 ALL_ROWS = sum(ROWS.values())
@@ -30,11 +31,6 @@ ALL_ROWS = sum(ROWS.values())
 def config(dataset, output, **options):
     settings = {"teacher": "minilm", "ranking": "embed", "top_k": 5, "rows_per_shard": 8}
     return TeachConfig(dataset=dataset, output=output, **(settings | options))
-
-
-def grounded(tiny_teacher, output, **options):
-    settings = {"teacher": str(tiny_teacher.teacher), "ranking": "ground", "rows_per_shard": 2}
-    return config(tiny_teacher.dataset, output, **(settings | options))
 
 
 def shards(output):
@@ -56,16 +52,11 @@ def actors():
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tiny_teacher, tmp_path_factory):
-    return teach(grounded(tiny_teacher, tmp_path_factory.mktemp("undisturbed") / "labels"))
-
-
-@pytest.fixture(scope="module")
 def undisturbed_beam(tiny_teacher, tmp_path_factory):
-    return teach(grounded(tiny_teacher, tmp_path_factory.mktemp("undisturbed") / "beam", ranking="beam"))
+    return teach(ground_config(tiny_teacher, tmp_path_factory.mktemp("undisturbed") / "beam", ranking="beam", top_k=5))
 
 
-def test_a_killed_actor_is_replaced_within_the_run(tiny_teacher, undisturbed, tmp_path):
+def test_a_killed_actor_is_replaced_within_the_run(tiny_teacher, grounded, tmp_path):
     killed = []
 
     def kill():
@@ -80,14 +71,14 @@ def test_a_killed_actor_is_replaced_within_the_run(tiny_teacher, undisturbed, tm
 
     killer = threading.Thread(target=kill)
     killer.start()
-    teach(grounded(tiny_teacher, tmp_path / "labels"))
+    teach(ground_config(tiny_teacher, tmp_path / "labels"))
     killer.join()
-    assert killed and killed[0] < len(shards(undisturbed))
-    assert rows(tmp_path / "labels") == rows(undisturbed)
+    assert killed and killed[0] < len(shards(grounded))
+    assert rows(tmp_path / "labels") == rows(grounded)
 
 
 def test_a_killed_driver_is_followed_by_one_that_does_the_rest(tiny_teacher, undisturbed_beam, tmp_path, capfd):
-    wanted = grounded(tiny_teacher, tmp_path / "labels", ranking="beam")
+    wanted = ground_config(tiny_teacher, tmp_path / "labels", ranking="beam", top_k=5)
     file = tmp_path / "teach.yaml"
     file.write_text(yaml.safe_dump({"teach": json.loads(wanted.model_dump_json())}))
     driver = subprocess.Popen(
@@ -113,25 +104,25 @@ def test_a_killed_driver_is_followed_by_one_that_does_the_rest(tiny_teacher, und
     assert {split: counts[split] for split in SPLITS} == ROWS
 
 
-def test_a_finished_job_is_not_done_again(tiny_teacher, undisturbed, capfd):
-    manifest = (undisturbed / MANIFEST_FILE).read_bytes()
-    teach(grounded(tiny_teacher, undisturbed))
+def test_a_finished_job_is_not_done_again(tiny_teacher, grounded, capfd):
+    manifest = (grounded / MANIFEST_FILE).read_bytes()
+    teach(ground_config(tiny_teacher, grounded))
     assert "every row is labelled already" in capfd.readouterr().out
-    assert (undisturbed / MANIFEST_FILE).read_bytes() == manifest
+    assert (grounded / MANIFEST_FILE).read_bytes() == manifest
 
 
-def test_a_changed_job_is_refused(tiny_teacher, undisturbed):
+def test_a_changed_job_is_refused(tiny_teacher, grounded):
     with pytest.raises(StaleInputError, match=r"max_new_tokens \(32, now 8\)"):
-        teach(grounded(tiny_teacher, undisturbed, max_new_tokens=8))
+        teach(ground_config(tiny_teacher, grounded, max_new_tokens=8))
 
 
-def test_prompts_that_read_alike_are_answered_once(tiny_teacher, undisturbed):
+def test_prompts_that_read_alike_are_answered_once(tiny_teacher, grounded):
     from data_prep.reading import read_rows
     from data_prep.schema import sequence_files
 
     files = [file for split in SPLITS for file in sequence_files(tiny_teacher.dataset, split)]
     histories = [tuple(history) for file in files for history in read_rows(file)["history"].to_pylist()]
-    assert read_manifest(undisturbed).counts["prompts"] == len(set(histories)) < len(histories)
+    assert read_manifest(grounded).counts["prompts"] == len(set(histories)) < len(histories)
 
 
 @pytest.fixture

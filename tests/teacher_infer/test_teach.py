@@ -41,11 +41,6 @@ def labelled(tiny_teacher, ranking, output, **options):
 
 
 @pytest.fixture(scope="module")
-def grounded(tiny_teacher, tmp_path_factory):
-    return labelled(tiny_teacher, "ground", tmp_path_factory.mktemp("labels") / "ground")
-
-
-@pytest.fixture(scope="module")
 def embedded(tiny_teacher, tmp_path_factory):
     return labelled(tiny_teacher, "embed", tmp_path_factory.mktemp("labels") / "embed", teacher="minilm")
 
