@@ -30,3 +30,7 @@ class OutputError(UserError):
 
 class ModelError(UserError):
     """A registered or exported model is missing, incomplete or cannot answer the request."""
+
+
+class TrainingError(UserError):
+    """A training cannot do what it is asked to: settings do not fit each other, or loss or scores are not finite."""

@@ -51,7 +51,8 @@ def submit(config: SubmitConfig, verb: str, argv: Sequence[str], verb_config: Co
     _check_output_outlives_job(verb_config)
     root = config.working_dir.resolve()
     files = uploaded_files(root)
-    entrypoint = shlex.join(["python", "-u", "-m", "dllm2rec", verb, *_arguments_in_job(argv, root, files)])
+    arguments = [*_arguments_in_job(argv, root, files), *_lasting_journal(verb_config)]
+    entrypoint = shlex.join(["python", "-u", "-m", "dllm2rec", verb, *arguments])
     client = connect(config.address)
     job = _send(client, entrypoint, root, files)
     options = f"--address {config.address} {job}"
@@ -128,6 +129,14 @@ def _check_output_outlives_job(verb_config: Config) -> None:
             f"--output {output} would vanish with the job's temporary directory: "
             "give an absolute path on storage that all nodes share"
         )
+
+
+def _lasting_journal(verb_config: Config) -> list[str]:
+    """Options that keep what a tracking server misses beside the output, where it outlives the job."""
+    output, tracking = (getattr(verb_config, name, None) for name in ("output", "tracking"))
+    if output is None or tracking is None or tracking.journal.is_absolute():
+        return []
+    return ["--tracking.journal", str(output.parent / tracking.journal.name)]
 
 
 def _arguments_in_job(argv: Sequence[str], root: Path, files: Sequence[Path]) -> list[str]:

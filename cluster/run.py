@@ -18,7 +18,7 @@ RunStatus = Literal["FINISHED", "FAILED", "KILLED"]
 KEY_TAG = "dllm2rec.run"
 KEY_PREFIX = "dllm2rec-"
 RECORDED_PACKAGES = ("dllm2rec", "torch", "ray", "deepspeed", "mlflow")
-_LARGEST_BATCH = 100
+_MOST_PARAMS, _MOST_METRICS = 100, 1000
 _LONGEST_PARAM = 6000
 
 
@@ -60,8 +60,16 @@ class Run:
         Raises:
             ConfigError: the tracking server refuses.
         """
+        self.log_curve([(step, metrics)])
+
+    def log_curve(self, history: Iterable[tuple[int, Mapping[str, float]]]) -> None:
+        """Record metrics of many steps at once; see :meth:`log_metrics`.
+
+        Raises:
+            ConfigError: the tracking server refuses.
+        """
         now = _now()
-        self._batch(metrics=[[metric_name(key), float(value), now, step] for key, value in metrics.items()])
+        self._batch(metrics=[[metric_name(k), float(v), now, step] for step, at in history for k, v in at.items()])
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Record tags.
@@ -129,7 +137,7 @@ class Sender:
             ConfigError: the run was never made.
         """
         if call["call"] == "create":
-            if not (again and self._found(client, experiment, call["run"])):
+            if not (again and self.find(client, experiment, call["run"])):
                 self._create(client, experiment, call)
             return
         run = self._id(client, experiment, call["run"])
@@ -140,6 +148,15 @@ class Sender:
         else:
             _send_artifact(client, run, Path(call["path"]))
 
+    def find(self, client: mlflow.MlflowClient, experiment: str, key: str) -> str | None:
+        """MLflow's id of the run of this key or id; none if the experiment holds no such run."""
+        query = f"tags.`{KEY_TAG}` = '{key}'" if key.startswith(KEY_PREFIX) else f"attributes.run_id = '{key}'"
+        runs = client.search_runs([experiment], query, max_results=1)
+        if not runs:
+            return None
+        self.ids[key] = runs[0].info.run_id
+        return self.ids[key]
+
     def _create(self, client: mlflow.MlflowClient, experiment: str, call: Call) -> None:
         parent = {"mlflow.parentRunId": self._id(client, experiment, call["parent"])} if call["parent"] else {}
         made = client.create_run(experiment, call["start"], call["tags"] | parent, call["name"])
@@ -148,25 +165,20 @@ class Sender:
     def _id(self, client: mlflow.MlflowClient, experiment: str, key: str) -> str:
         if not key.startswith(KEY_PREFIX):
             return key
-        if key not in self.ids and not self._found(client, experiment, key):
+        if key not in self.ids and not self.find(client, experiment, key):
             raise ConfigError(f"the run {key} was never made")
         return self.ids[key]
-
-    def _found(self, client: mlflow.MlflowClient, experiment: str, key: str) -> bool:
-        runs = client.search_runs([experiment], f"tags.`{KEY_TAG}` = '{key}'", max_results=1)
-        if runs:
-            self.ids[key] = runs[0].info.run_id
-        return bool(runs)
 
 
 def _send_batch(client: mlflow.MlflowClient, run: str, call: Call) -> None:
     params = [mlflow.entities.Param(key, value) for key, value in call.get("params", {}).items()]
-    for at in range(0, len(params), _LARGEST_BATCH):
-        client.log_batch(run, params=params[at : at + _LARGEST_BATCH])
+    for at in range(0, len(params), _MOST_PARAMS):
+        client.log_batch(run, params=params[at : at + _MOST_PARAMS])
     metrics = [mlflow.entities.Metric(*entry) for entry in call.get("metrics", [])]
-    tags = [mlflow.entities.RunTag(key, value) for key, value in call.get("tags", {}).items()]
-    if metrics or tags:
-        client.log_batch(run, metrics=metrics, tags=tags)
+    for at in range(0, len(metrics), _MOST_METRICS):
+        client.log_batch(run, metrics=metrics[at : at + _MOST_METRICS])
+    if tags := [mlflow.entities.RunTag(key, value) for key, value in call.get("tags", {}).items()]:
+        client.log_batch(run, tags=tags)
 
 
 def _send_artifact(client: mlflow.MlflowClient, run: str, path: Path) -> None:

@@ -77,6 +77,25 @@ class Tracker:
         self.tell(creation(run.key, name, parent))
         return run
 
+    def reopen(self, key: str) -> Run | None:
+        """The run of this key, or of this id in MLflow, running again; none where the experiment holds no such run.
+
+        As long as the server is away, it is taken to hold the run.
+
+        Raises:
+            ConfigError: the tracking server refuses.
+        """
+        try:
+            self.catch_up()
+            with self.answering() as client:
+                found = self._sender.find(client, self._experiment or "", key)
+                if found is None:
+                    return None
+                client.update_run(found, status="RUNNING")
+        except ServerAway as error:
+            self._note_absence(error)
+        return Run(self, key)
+
     @contextmanager
     def run(self, name: str, *, parent: str | None = None) -> Iterator[Run]:
         """Start a run for the length of the block; it ends FINISHED, FAILED on an error, KILLED on an interrupt.

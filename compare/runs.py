@@ -101,7 +101,7 @@ def train_one(config: TrainConfig, key: str, threads: int) -> Result:
     """Train and measure one student in this process.
 
     Raises:
-        UserError: the loss is not finite.
+        TrainingError: loss or scores are not finite.
     """
     torch.set_num_threads(threads)
     materials = _materials(config.dataset, config.labels, config.distillation.top_k, config.shape.history)

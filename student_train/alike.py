@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cluster.errors import ConfigError
-from student_train.config import WITHOUT_EFFECT, TrainConfig, dro_weight, on
+from student_train.config import WITHOUT_EFFECT, TrainConfig, dro_weight, on, value_at
 from student_train.registry import MATCHINGS
 
 WEIGHTS = (
@@ -106,17 +106,12 @@ def fixed(config: TrainConfig) -> dict[str, Any]:
         if name not in FREE and not _under(name, UNUSED) and (taught or not _under(name, ("distillation",)))
     }
     switches = [name for name in SWITCHES if taught or not _under(name, ("distillation",))]
-    return kept | {f"{name} > 0": on(value_at(config, name)) for name in switches}
+    return kept | {f"{name} > 0": on(in_effect(config, name)) for name in switches}
 
 
-def value_at(config: TrainConfig, name: str) -> Any:  # noqa: ANN401  # any field
-    """The value of a field by its path."""
-    if name == "objective.dro_weight":
-        return dro_weight(config)
-    value: Any = config
-    for part in name.split("."):
-        value = getattr(value, part)
-    return value
+def in_effect(config: TrainConfig, name: str) -> Any:  # noqa: ANN401  # any field
+    """The value of a field by its path, or the default that stands for none."""
+    return dro_weight(config) if name == "objective.dro_weight" else value_at(config, name)
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -20,15 +20,20 @@ _NOBODY = "nobody"
 def crown(registry: Registry, candidate: ModelVersion, champion: ModelVersion | None) -> ModelVersion:
     """Make ``candidate``, found better than ``champion``, the champion; returns who is in the end.
 
-    That is another version if one was promoted over the same champion at the same time and is better still.
+    That is another version if one was promoted over the same champion at the same time and is better still, or if the
+    place went meanwhile to one that ``candidate`` was never compared with.
     """
     _forget_claims_over(registry, candidate)
     over = str(champion.version) if champion else _NOBODY
     registry.set_tag(candidate, CLAIM, over)
     while True:
+        # In this order: whoever has the place by now has claimed it before.
+        present = registry.with_alias(candidate.name, CHAMPION)
         rivals = [version for version in registry.versions(candidate.name) if version.tags.get(CLAIM) == over]
         best = max(rivals, key=lambda version: (_figure(version), -version.version))
-        present = registry.with_alias(candidate.name, CHAMPION)
+        if present and str(present.version) not in (over, *(str(rival.version) for rival in rivals)):
+            registry.set_tag(candidate, CLAIM, None)
+            return present
         if present and present.version == best.version:
             break
         registry.set_alias(best, CHAMPION)

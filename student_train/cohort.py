@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.func import functional_call, vmap
 
-from cluster.errors import UserError
-from student_train.alike import WEIGHTS, value_at
+from cluster.errors import TrainingError
+from student_train.alike import WEIGHTS, in_effect
 from student_train.config import TrainConfig
 from student_train.evaluation import evaluate, metric_means
 from student_train.learner import Learned, fold
@@ -40,7 +40,7 @@ class Member:
     config: TrainConfig
     progress: Progress = field(default_factory=Progress)
     trusted: float = 1.0
-    error: UserError | None = None
+    error: TrainingError | None = None
     stopped: bool = False
 
     @property
@@ -130,7 +130,7 @@ class Cohort:
         student = plain_student(member.config, self.materials, state).to(self.device)
         try:
             sums = evaluate(student, self.materials.validation, self.device, member.config.filter_history)
-        except UserError as error:
+        except TrainingError as error:
             member.error = error
             return
         member.progress.seconds += time.perf_counter() - started
@@ -149,7 +149,7 @@ class Cohort:
     def _weights(self) -> dict[str, Tensor]:
         """Numbers per member [M]: trust, weight of the projected embeddings, and the loss weights that differ."""
         configs = [member.config for member in self.members]
-        values = {name: [value_at(config, name) for config in configs] for name in WEIGHTS}
+        values = {name: [in_effect(config, name) for config in configs] for name in WEIGHTS}
         differing = {name: found for name, found in values.items() if len(set(found)) > 1}
         trusted = [member.trusted for member in self.members]
         joined = [config.distillation.ed_weight * share for config, share in zip(configs, trusted, strict=True)]

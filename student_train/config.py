@@ -1,7 +1,7 @@
 """Config of the ``train`` verb."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -135,7 +135,18 @@ class TrainConfig(Config):
 
 
 WITHOUT_EFFECT = frozenset({"output", "overwrite", "register_as", "track", "workers", "cluster", "tracking"})
-"""Fields of ``TrainConfig`` that say where a training runs and what is kept of it; its student is the same."""
+"""Fields of ``TrainConfig`` that say where a training runs and what is kept of it.
+
+Its student is the same, but for ``workers.count``: ``batch`` is per worker.
+"""
+
+
+def value_at(config: TrainConfig, path: str) -> Any:  # noqa: ANN401  # any field
+    """The value that stands at a path (``shape.width``)."""
+    value: Any = config
+    for name in path.split("."):
+        value = getattr(value, name)
+    return value
 
 
 def dro_weight(config: TrainConfig) -> float:

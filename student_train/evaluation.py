@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cluster.errors import UserError
+from cluster.errors import TrainingError
 from data_prep.metrics import METRICS, gains
 from student_train.rows import Rows
 
@@ -36,7 +36,7 @@ def evaluate(student: nn.Module, rows: Rows, device: torch.device, filter_histor
         filter_history: leave the items of the history out of the ranking, the target excepted.
 
     Raises:
-        UserError: the student's scores are not finite.
+        TrainingError: the student's scores are not finite.
     """
     total = torch.zeros(len(METRICS) + 1, dtype=torch.float64)
     for block, scores_BN in scored(student, rows, device, filter_history):
@@ -55,7 +55,7 @@ def scored(
         block = rows.take(torch.arange(start, min(start + BLOCK, len(rows)))).to(device)
         scores_BN = student(block.history)
         if not scores_BN.isfinite().all():
-            raise UserError("the student's scores are not finite: lower --learning-rate or --distillation.lam")
+            raise TrainingError("the student's scores are not finite: lower --learning-rate or --distillation.lam")
         if filter_history:
             target_B1 = block.target[:, None]
             own_B1 = scores_BN.gather(1, target_B1)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from cluster.engine import Engine
-from cluster.errors import UserError
+from cluster.errors import TrainingError
 from data_prep.metrics import METRICS
 from student_train.config import TrainConfig
 from student_train.evaluation import evaluate, metric_means
@@ -80,7 +80,7 @@ def fit(
         The best student by validation NDCG@20, folded, and the progress.
 
     Raises:
-        UserError: the loss is not finite.
+        TrainingError: loss or scores are not finite.
     """
     learner = build(config, materials)
     trained = [parameter for parameter in learner.parameters() if parameter.requires_grad]
@@ -149,10 +149,11 @@ def epoch_seed(config: TrainConfig, epoch: int, rank: int = 0) -> int:
     return (config.seed * 1009 + epoch) * 1009 + rank
 
 
-def not_finite(loss: Tensor, place: str, row_id_B: Tensor) -> UserError:
+def not_finite(loss: Tensor, place: str, row_id_B: Tensor) -> TrainingError:
     """The error of a loss that is not finite."""
     rows = ", ".join(map(str, row_id_B[:5].tolist()))
-    return UserError(f"loss is {loss.item()} at {place} (rows {rows} …): lower --learning-rate or --distillation.lam")
+    advice = "lower --learning-rate or --distillation.lam"
+    return TrainingError(f"loss is {loss.item()} at {place} (rows {rows} …): {advice}")
 
 
 def _epoch(engine: Engine, step: Step, materials: Materials, steps: int, epoch: int) -> float:

@@ -61,7 +61,9 @@ def promote(config: PromoteConfig) -> Path:
         if decision.promoted:
             best = crown(registry, candidate, champion)
             if best.version != candidate.version:
-                decision = decision.because(False, f"passed, but version {best.version}, promoted meanwhile, is better")
+                decision = decision.because(
+                    False, f"passed, but version {best.version} became {CHAMPION} meanwhile: promote it again"
+                )
         (draft.path / DECISION_FILE).write_text(json.dumps(asdict(decision), indent=2) + "\n")
         draft.counts["promoted"] = int(decision.promoted)
         draft.metrics[METRIC] = decision.candidate_ndcg

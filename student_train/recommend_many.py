@@ -8,6 +8,7 @@ import json
 import logging
 import time
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import pyarrow.parquet as pq
 import ray
 from ray.data import ActorPoolStrategy
 
-from cluster.errors import DataError, ModelError, UserError
+from cluster.errors import DataError, ModelError, OutputError, UserError
 from cluster.ray_session import ray_session
 from cluster.storage import Draft
 from data_prep.schema import shard_name
@@ -60,6 +61,8 @@ class Scorer:
         self._recommender = Recommender(student)
         self._output = output
         self._k, self._exclude_history = k, exclude_history
+        # Pieces of one group come one after the other.
+        self._group = lru_cache(maxsize=1)(_read_group)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """One piece in, its counts out."""
@@ -70,17 +73,31 @@ class Scorer:
         return {DONE: [json.dumps(count) for count in counts], FAILURE: [""] * len(counts)}
 
     def _do(self, shard: int, file: str, group: int, first: int, rows: int) -> dict[str, int]:
-        table = pq.ParquetFile(file).read_row_group(group).slice(first, rows)
+        table = self._group(file, group).slice(first, rows)
         words = [history or [] for history in table[HISTORY].to_pylist()]
         answers = self._recommender.recommend(words, self._k, self._exclude_history)
         kept = table.drop_columns([name for name in ANSWERS.names if name in table.column_names])
         for name in ANSWERS.names:
             kept = kept.append_column(name, answers[name])
-        pq.write_table(kept, self._output / shard_name(shard))
+        try:
+            pq.write_table(kept, self._output / shard_name(shard))
+        except OSError as error:
+            raise OutputError(f"answers cannot be written to {self._output.parent} ({_one_line(error)})") from error
         skipped = pa.compute.list_value_length(answers["skipped"]).to_numpy()
         known = [len(history) - count for history, count in zip(words, skipped, strict=True)]
         figures = (len(words), known.count(0), int((skipped > 0).sum()), int(skipped.sum()))
         return dict(zip(COUNTS, figures, strict=True))
+
+
+def _read_group(file: str, group: int) -> pa.Table:
+    try:
+        return pq.ParquetFile(file).read_row_group(group)
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(f"{file} cannot be read as Parquet: {_one_line(error)}") from error
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
 
 
 def _answered(
@@ -129,7 +146,7 @@ def _checked(file: Path) -> pq.FileMetaData:
     try:
         metadata, schema = pq.read_metadata(file), pq.read_schema(file)
     except (OSError, pa.ArrowInvalid) as error:
-        raise DataError(f"{file} cannot be read as Parquet: {' '.join(str(error).split())[:200]}") from error
+        raise DataError(f"{file} cannot be read as Parquet: {_one_line(error)}") from error
     if HISTORY not in schema.names:
         raise DataError(f"{file} has no column `{HISTORY}`: it has {', '.join(schema.names)}")
     found = schema.field(HISTORY).type

@@ -9,11 +9,11 @@ Members share one process and one device. DeepSpeed has no part in it: there is 
 engine holds one model, one optimizer and one gradient norm, where each member needs its own.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 
-from cluster.errors import UserError
+from cluster.errors import TrainingError
 from student_train.alike import check_alike
 from student_train.cohort import Cohort, GoesOn, Member
 from student_train.config import TrainConfig
@@ -24,6 +24,9 @@ from student_train.student import Student
 LOGITS = {"cpu": 2**23, "cuda": 2**29}
 """Logits of a batched step at most; on a CPU steps were slower beyond, where glibc maps every tensor anew (32 MB)."""
 
+OnEpoch = Callable[[Mapping[int, TrainingError]], None]
+"""Called with the errors of the members that failed in this epoch, by their places."""
+
 
 def fit_together(
     configs: Sequence[TrainConfig],
@@ -31,7 +34,8 @@ def fit_together(
     on_evaluation: GoesOn,
     device: torch.device | None = None,
     at_once: int | None = None,
-) -> list[tuple[Student, Progress] | UserError]:
+    on_epoch: OnEpoch = lambda failed: None,
+) -> list[tuple[Student, Progress] | TrainingError]:
     """Train a student per config; all advance epoch by epoch, and those that end leave the others as they are.
 
     Args:
@@ -40,6 +44,7 @@ def fit_together(
         on_evaluation: reports progress and may end single members.
         device: the first GPU by default, or the CPU without one.
         at_once: members in one batched step; by default as many as ``LOGITS`` allows.
+        on_epoch: called after every epoch of all members.
 
     Returns:
         Per config what :func:`student_train.loop.fit` returns, or the error that it raises; a member's ``seconds`` are
@@ -57,8 +62,10 @@ def fit_together(
     without = materials.untaught if counted else metric_means(untaught_sums(materials, configs[0].filter_history))
     cohorts = [Cohort(members[at : at + size], materials, without, device) for at in range(0, len(members), size)]
     while cohorts:
+        training = [member for cohort in cohorts for member in cohort.members]
         for cohort in cohorts:
             cohort.epoch(on_evaluation)
+        on_epoch({member.place: member.error for member in training if member.error})
         cohorts = [cohort for cohort in cohorts if cohort.members]
     return [
         member.error

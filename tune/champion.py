@@ -2,8 +2,10 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from cluster.errors import ModelError, StaleInputError
+from cluster.mlflow_client import ServerAway
 from cluster.registry import ModelVersion, Registry
 from cluster.storage import Manifest, read_manifest
 from cluster.tracking import Tracker
@@ -26,19 +28,27 @@ class Crowned:
     config: TrainConfig
     student: Manifest
     plain: Manifest
-    version: ModelVersion
 
 
-def crown(config: TuneConfig, base: TrainConfig, best: Outcome, tracker: Tracker, parent: str) -> Crowned:
-    """Train and register the best student, and train the plain one; what is there already is not done again.
-
-    Raises:
-        ConfigError: the tracking server does not answer.
-    """
+def crown(config: TuneConfig, base: TrainConfig, best: Outcome) -> Crowned:
+    """Train the best student and the plain one; what is there already is not done again."""
     chosen = best_config(config, base, best)
     student = _trained(chosen, config.output / STUDENT_FOLDER, weights_of(config, best))
     plain = _trained(plain_config(base, chosen), config.output / PLAIN_FOLDER)
-    return Crowned(chosen, student, plain, _registered(config, tracker, student, parent))
+    return Crowned(chosen, student, plain)
+
+
+def register_best(config: TuneConfig, tracker: Tracker, student: Manifest, parent: str) -> str:
+    """Register the best student, unless it is the newest version already; returns what became of it, in words.
+
+    Raises:
+        ConfigError: the tracking server refuses.
+    """
+    try:
+        version = _registered(config, tracker, student, parent)
+    except ServerAway as error:
+        return f"not registered ({error}): the same command registers it later"
+    return f"{version.name} version {version.version}"
 
 
 def best_config(config: TuneConfig, base: TrainConfig, best: Outcome) -> TrainConfig:
@@ -76,9 +86,14 @@ def _trained(config: TrainConfig, output: Path, start_from: Path | None = None) 
 
 
 def _same(made: Manifest, config: TrainConfig) -> bool:
-    settings = config.model_dump(mode="json", exclude=set(WITHOUT_EFFECT))
-    known = {name: value for name, value in made.config.items() if name not in WITHOUT_EFFECT}
-    return known == settings and made.inputs == check_inputs(config)
+    same = _deciding(made.config) == _deciding(config.model_dump(mode="json"))
+    return same and made.inputs == check_inputs(config)
+
+
+def _deciding(settings: dict[str, Any]) -> dict[str, Any]:
+    """Of a dumped config all that its student depends on."""
+    kept = {name: value for name, value in settings.items() if name not in WITHOUT_EFFECT}
+    return kept | {"workers.count": settings["workers"]["count"]}
 
 
 def _registered(config: TuneConfig, tracker: Tracker, student: Manifest, parent: str) -> ModelVersion:

@@ -22,8 +22,8 @@ class Domain(Config):
     """
 
     values: tuple[Value, ...] | None = Field(None, min_length=1, description="The values to choose from.")
-    low: float | None = Field(None, description="Smallest value.")
-    high: float | None = Field(None, description="Largest value.")
+    low: float | None = Field(None, allow_inf_nan=False, description="Smallest value.")
+    high: float | None = Field(None, allow_inf_nan=False, description="Largest value.")
     log: bool = Field(False, description="Sample the logarithm evenly instead of the value.")
     integer: bool = Field(False, description="Whole numbers only.")
 
@@ -60,7 +60,8 @@ class Domain(Config):
         if self.values is not None:
             return value in self.values
         low, high = self.ends()
-        return isinstance(value, int | float) and low <= value <= high  # type: ignore[operator]
+        fits = isinstance(value, int | float) and low <= value <= high  # type: ignore[operator]
+        return fits and not (self.integer and value % 1)  # type: ignore[operator]
 
 
 def parse(text: str) -> dict[str, Any]:
@@ -71,8 +72,15 @@ def parse(text: str) -> dict[str, Any]:
     if unknown:
         raise ValueError(f"`{text}`: {unknown.pop()} is neither log nor integer")
     if not dots:
-        return {"values": [yaml.safe_load(value) for value in body.split(",")]} | dict.fromkeys(options, True)
+        return {"values": [_value(text, value) for value in body.split(",")]} | dict.fromkeys(options, True)
     return {"low": low, "high": high} | dict.fromkeys(options, True)
+
+
+def _value(text: str, value: str) -> Any:  # noqa: ANN401  # whatever YAML makes of it
+    try:
+        return yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise ValueError(f"`{text}`: {value} is no value") from None
 
 
 def render(domain: Domain) -> str:
@@ -80,7 +88,14 @@ def render(domain: Domain) -> str:
     if domain.values is not None:
         return ",".join("null" if value is None else str(value) for value in domain.values)
     options = [name for name in ("log", "integer") if getattr(domain, name)]
-    return ":".join([f"{domain.low:g}..{domain.high:g}", *options])
+    ends = "..".join(_number(float(end)) for end in (domain.low, domain.high) if end is not None)
+    return ":".join([ends, *options])
+
+
+def _number(value: float) -> str:
+    """The shortest text that reads as this number."""
+    short = f"{value:g}"
+    return short if float(short) == value else repr(value)
 
 
 DomainText = Annotated[
@@ -187,7 +202,9 @@ class TuneConfig(Config):
     )
     cpus_per_trial: float = Field(1, gt=0, description="CPUs of a trial, or of those that train together.")
     gpus_per_trial: float = Field(0, ge=0, description="GPUs of these, or a share of one.")
-    retries: int = Field(3, ge=0, description="Times a trial is begun anew after its process died.")
+    retries: int = Field(
+        3, ge=0, description="Times a trial is begun anew after its process died; then it counts as failed."
+    )
     search: SearchConfig = SearchConfig()
     asha: AshaConfig = AshaConfig()
     pbt: PbtConfig = PbtConfig()

@@ -6,29 +6,29 @@ from statistics import median
 from pydantic import ValidationError
 
 from cluster.errors import ConfigError
-from student_train.config import TrainConfig
-from tune.config import TuneConfig, Value
+from student_train.config import TrainConfig, value_at
+from tune.config import Value
 from tune.journal import TRIALS_FILE, Record
-from tune.space import Space, own_point, value_at
+from tune.space import Space, own_point
 
 TAKEN = 5
 
 
-def starting_points(config: TuneConfig, base: TrainConfig, space: Space) -> list[dict[str, Value]]:
+def starting_points(base: TrainConfig, space: Space, metric: str, earlier: Path | None) -> list[dict[str, Value]]:
     """The points that a search tries first: that of the train section, then the best ones of an earlier search.
 
     Points that the space does not hold are left out; a field that the earlier search did not vary has the train
     section's value.
 
     Raises:
-        ConfigError: ``start_from`` holds no search, or none of its points lies in the space.
+        ConfigError: ``earlier`` holds no search, or none of its points lies in the space.
     """
     own = own_point(base, space)
     starts = [own] if own else []
-    if config.start_from:
-        found = _points(config.start_from, base, space, config.search.objectives[0])
+    if earlier:
+        found = _points(earlier, base, space, metric)
         if not found:
-            raise ConfigError(f"`start_from` = {config.start_from}: none of its points lies in this search's space")
+            raise ConfigError(f"`start_from` = {earlier}: none of its points lies in this search's space")
         starts += [point for point in found if point != own][:TAKEN]
     return starts
 

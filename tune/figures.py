@@ -1,11 +1,15 @@
 """What a trial tells of itself."""
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import pyarrow.parquet as pq
 import torch
 
+from cluster.errors import TrainingError
+from data_prep.schema import ITEMS_FILE
 from student_train.config import TrainConfig
 from student_train.loop import Progress, exhausted
 from student_train.student import Student
@@ -39,15 +43,17 @@ class Watch:
             "measures": self.measures,
         }
 
-    def failed(self, reason: str) -> dict[str, Any]:
-        """The report of a training that failed."""
-        return {"number": self.proposal["number"], "failed": reason, "ended": True}
+
+def failure(proposal: Mapping[str, Any], error: TrainingError) -> dict[str, Any]:
+    """The report of a training that failed."""
+    return {"number": proposal["number"], "failed": str(error), "ended": True}
 
 
-def measured(config: TrainConfig, n_items: int, names: tuple[str, ...]) -> dict[str, float]:
+def measured(config: TrainConfig, names: tuple[str, ...]) -> dict[str, float]:
     """Parameters of the exported student (``size``), and its median milliseconds for one history (``latency``)."""
     if not names:
         return {}
+    n_items = pq.read_metadata(config.dataset / ITEMS_FILE).num_rows
     student = Student(config.student, config.shape, n_items).eval()
     found = {"size": float(sum(parameter.numel() for parameter in student.parameters()))}
     if "latency" in names:

@@ -2,11 +2,15 @@
 
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-from ray import tune
+from pydantic import ValidationError
+from ray import cloudpickle, tune
+from ray.exceptions import RayActorError, RayError, RayTaskError
 from ray.tune.experiment import Trial
 
+from cluster.config import describe
 from cluster.errors import ClusterError, UserError
 from cluster.text import aligned
 from tune.journal import Journal, Record
@@ -52,14 +56,19 @@ class Follow(tune.Callback):
             self._keep(record_of(proposal, self._latest.get(proposal["number"], {})))
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:  # noqa: ANN401
-        """Keep a trial that failed as often as it may."""
-        if trial.get_error() is None:
+        """Keep a trial that failed as often as it may, unless what it stands on failed: then end the search."""
+        open_, error = self._open(trial), error_of(trial)
+        numbers = ", ".join(str(proposal["number"]) for proposal in open_)
+        if isinstance(error, RayActorError) and trial.should_recover():
             # Ray Tune does not retry one whose process died while it started; `run_trials` does.
-            numbers = ", ".join(str(proposal["number"]) for proposal in self._open(trial))
             self._journal.fault = ClusterError(f"the process of trial {numbers} died: the same command goes on")
-            return
-        for proposal in self._open(trial):
-            self._keep(record_of(proposal, {"failed": reason_of(trial.get_error())}))
+        elif isinstance(error, UserError | OSError | RayError) and not isinstance(error, RayActorError):
+            self._journal.fault = UserError(
+                f"trial {numbers} cannot train: {reason_of(error)} (mended, the same command goes on)"
+            )
+        else:
+            for proposal in open_:
+                self._keep(record_of(proposal, {"failed": reason_of(error)}))
 
     def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:  # noqa: ANN401
         """Show how things stand, sparsely: logs of clusters are read by people."""
@@ -134,7 +143,23 @@ def point_text(point: dict[str, Any]) -> str:
     return ", ".join(f"{name.rpartition('.')[2]} {value}" for name, value in shown.items())
 
 
+def error_of(trial: Trial) -> BaseException | None:
+    """What ended a trial. Ray Tune itself looks for it in its storage, where it comes only after the search.
+
+    What its process did not raise, and which is none of its death, is a fault of Ray.
+    """
+    pickled, text = (Path(file) if file else None for file in (trial.pickled_error_file, trial.error_file))
+    if pickled and pickled.is_file():
+        error: BaseException = cloudpickle.loads(pickled.read_bytes())
+        return error.cause if isinstance(error, RayTaskError) else error
+    return ClusterError(text.read_text()) if text and text.is_file() else None
+
+
 def reason_of(error: BaseException | None) -> str:
-    """The last line of a trial's error, which Ray wraps in the worker's traceback."""
+    """One line that says what went wrong: of a traceback the last one."""
+    if isinstance(error, RayActorError):
+        return "its process died"
+    if isinstance(error, ValidationError):
+        return describe(error)
     lines = str(error).strip().splitlines()
-    return lines[-1][:300] if error and lines else "no reason given"
+    return lines[-1][:300] if error and lines else type(error).__name__ if error else "no reason given"

@@ -33,11 +33,11 @@ class Rungs:
                 self._values[epoch].append(_until(record.history, epoch, self._metric))
 
     def bars(self) -> dict[int, float]:
-        """What a trial has to reach at the rungs, compared with those noted; a rung that few came to has no bar."""
+        """What a trial has to reach at the rungs, compared with those noted; a rung that none came to has no bar."""
         found = {}
         for epoch, values in self._values.items():
             going_on = max(1, int((len(values) + 1) / self._reduction))
-            if len(values) >= going_on:
+            if values:
                 found[epoch] = sorted(values, reverse=True)[going_on - 1]
         return found
 
@@ -67,4 +67,4 @@ def rung_epochs(config: AshaConfig) -> list[int]:
     while epoch < config.max_epochs:
         found.append(round(epoch))
         epoch *= config.reduction
-    return found
+    return list(dict.fromkeys(found))

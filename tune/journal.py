@@ -1,11 +1,15 @@
 """The journal of a search: what it is about, and every trial that ended, on disk as soon as it ends."""
 
+import errno
 import fcntl
 import json
 import os
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from io import FileIO
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -48,12 +52,16 @@ class Record(BaseModel):
 class Journal:
     """Holds the search's settings and its ended trials; one process writes at a time."""
 
-    def __init__(self, directory: Path, search: Mapping[str, str]) -> None:
+    def __init__(
+        self, directory: Path, search: Mapping[str, str], starts: Sequence[Mapping[str, Value]] = (), anew: bool = False
+    ) -> None:
         """Open the journal in ``directory``, or begin one.
 
         Args:
             directory: of the search.
             search: all that decides its results, as text by name.
+            starts: the points that it begins with; one that goes on keeps those it began with.
+            anew: begin in an emptied directory, whatever it holds.
 
         Raises:
             OutputError: the directory cannot be written, holds another search, or another process works on it.
@@ -65,7 +73,8 @@ class Journal:
         """What ends the search before its time."""
         try:
             directory.mkdir(parents=True, exist_ok=True)
-            self._file: IO[bytes] = (directory / TRIALS_FILE).open("ab+")
+            # Without a buffer, which would keep what a full disk refused and write it later.
+            self._file: FileIO = (directory / TRIALS_FILE).open("ab+", buffering=0)
         except OSError as error:
             raise OutputError(f"{directory} cannot be written ({error.strerror}): choose another --output") from error
         try:
@@ -73,6 +82,11 @@ class Journal:
         except BlockingIOError:
             raise OutputError(f"{directory}: another process is searching there: wait for it or stop it") from None
         self._search = dict(search)
+        self.starts = [dict(point) for point in starts]
+        """The points that come first."""
+        if anew:
+            with self._full_disk_is_one_line():
+                self._empty()
         self._check_same()
         self.records = self._read()
 
@@ -82,20 +96,24 @@ class Journal:
         Raises:
             OutputError: the disk is full.
         """
-        start = self._file.seek(0, os.SEEK_END)
-        try:
-            self._file.write(record.model_dump_json().encode() + b"\n")
-            self._file.flush()
-            os.fsync(self._file.fileno())
-        except OSError as error:
-            os.ftruncate(self._file.fileno(), start)
-            raise OutputError(
-                f"{self.directory} cannot be written ({error.strerror}): make room, then the same command goes on"
-            ) from error
+        line = record.model_dump_json().encode() + b"\n"
+        with self._full_disk_is_one_line():
+            start = self._file.seek(0, os.SEEK_END)
+            try:
+                if self._file.write(line) < len(line):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                os.fsync(self._file.fileno())
+            except OSError:
+                os.ftruncate(self._file.fileno(), start)
+                raise
         self.records[record.number] = record
 
     def set_run(self, run: str) -> None:
-        """Note the search's run in MLflow."""
+        """Note the search's run in MLflow.
+
+        Raises:
+            OutputError: the disk is full.
+        """
         self.run = run
         self._write_search()
 
@@ -105,8 +123,28 @@ class Journal:
 
     def _write_search(self) -> None:
         aside = self.directory / f".{SEARCH_FILE}.{os.getpid()}"
-        aside.write_text(json.dumps({"run": self.run, "search": self._search}, indent=1) + "\n")
-        aside.rename(self.directory / SEARCH_FILE)
+        content = {"run": self.run, "starts": self.starts, "search": self._search}
+        with self._full_disk_is_one_line():
+            aside.write_text(json.dumps(content, indent=1) + "\n")
+            aside.rename(self.directory / SEARCH_FILE)
+
+    @contextmanager
+    def _full_disk_is_one_line(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise OutputError(
+                f"{self.directory} cannot be written ({error.strerror}): make room, then the same command goes on"
+            ) from error
+
+    def _empty(self) -> None:
+        """Remove all but the file that is locked, trials before what they were trials of."""
+        os.ftruncate(self._file.fileno(), 0)
+        for path in self.directory.iterdir():
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            elif path.name != TRIALS_FILE:
+                path.unlink()
 
     def _check_same(self) -> None:
         try:
@@ -116,7 +154,7 @@ class Journal:
             return
         except ValueError:
             raise self._other("its search.json is damaged") from None
-        self.run = known["run"]
+        self.run, self.starts = known["run"], known.get("starts", self.starts)
         changed = [
             name for name in known["search"] | self._search if known["search"].get(name) != self._search.get(name)
         ]

@@ -3,6 +3,7 @@
 import dataclasses
 import warnings
 from collections.abc import Callable, Iterable, Mapping
+from functools import cache
 from typing import Any, TypeVar
 
 import numpy as np
@@ -12,30 +13,32 @@ from ray.exceptions import RayTaskError
 from torch import Tensor
 
 from cluster.errors import UserError
-from student_train.config import TrainConfig
+from student_train.config import TrainConfig, value_at
 from student_train.evaluation import metric_means
 from student_train.loop import Materials, untaught_sums
+from student_train.rows import Rows
 from student_train.train import load_materials
-from tune.space import value_at
 
 T = TypeVar("T")
-DECIDING = ("distillation.top_k", "shape.history", "filter_history")
+TOP_K, HISTORY, FILTER = "distillation.top_k", "shape.history", "filter_history"
+DECIDING = (TOP_K, HISTORY, FILTER)
 """The fields that materials depend on; a search has one data set and one set of labels."""
 
 
 def kind(config: TrainConfig) -> str:
-    """What the materials of a config depend on."""
-    return ", ".join(f"{path} {value_at(config, path)}" for path in DECIDING)
+    """What the materials of a config depend on, but for the length of the teacher's lists, which can be cut."""
+    return ", ".join(f"{path} {value_at(config, path)}" for path in (HISTORY, FILTER))
 
 
 def share(configs: Iterable[TrainConfig]) -> dict[str, ray.ObjectRef]:
-    """Read the materials of each kind once, in a Ray worker: this process holds none.
+    """Read the materials of each kind once, with the longest lists, in a Ray worker: this process holds none.
 
     Raises:
         UserError: data set or labels cannot be read.
     """
     load = ray.remote(num_cpus=0, num_returns=2)(_load)
-    reading = {name: load.remote(config) for name, config in {kind(config): config for config in configs}.items()}
+    longest_last = sorted(configs, key=lambda config: config.distillation.top_k)
+    reading = {name: load.remote(config) for name, config in {kind(config): config for config in longest_last}.items()}
     try:
         ray.get([done for done, _ in reading.values()])
     except RayTaskError as error:
@@ -52,9 +55,25 @@ def shared_with(config: TrainConfig, shared: Mapping[str, ray.ObjectRef]) -> Mat
     """
     if kind(config) not in shared:
         return load_materials(config)
+    materials = _fetched(shared[kind(config)])
+    return dataclasses.replace(materials, train=_cut(materials.train, config.distillation.top_k))
+
+
+def _cut(rows: Rows, top_k: int) -> Rows:
+    """Rows with the first ``top_k`` of the teacher's lists."""
+    if rows.teacher is None:
+        return rows
+    return dataclasses.replace(
+        rows, teacher=rows.teacher.map(lambda values: values[:, :top_k] if values.dim() > 1 else values)
+    )
+
+
+# The same tensors for all trials of a process: what is computed from the teacher's is kept by the tensor.
+@cache
+def _fetched(materials: ray.ObjectRef) -> Materials:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-        return _mapped(ray.get(shared[kind(config)]), np.ndarray, torch.from_numpy)
+        return _mapped(ray.get(materials), np.ndarray, torch.from_numpy)
 
 
 def _load(config: TrainConfig) -> tuple[bool, Materials]:

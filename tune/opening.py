@@ -1,13 +1,13 @@
 """Opens the output directory of a search: to begin, to go on, or to refuse."""
 
-import shutil
 from collections.abc import Mapping
 from typing import Any
 
 from cluster.run import flatten
 from cluster.storage import MANIFEST_FILE, check_free
-from student_train.config import WITHOUT_EFFECT
+from student_train.config import WITHOUT_EFFECT, TrainConfig
 from tune.config import TuneConfig, render
+from tune.earlier import starting_points
 from tune.journal import SEARCH_FILE, TRIALS_FILE, Journal
 from tune.space import Space
 
@@ -16,7 +16,7 @@ _WITHOUT_EFFECT = (
     "cpus_per_trial",
     "gpus_per_trial",
     "retries",
-    "start_from",  # its points stand among the inputs
+    "start_from",
     "register_as",
     "output",
     "overwrite",
@@ -29,18 +29,19 @@ _WITHOUT_EFFECT = (
 )
 
 
-def open_journal(config: TuneConfig, space: Space, inputs: Mapping[str, str]) -> Journal:
+def open_journal(config: TuneConfig, base: TrainConfig, space: Space, inputs: Mapping[str, str]) -> Journal:
     """The journal in ``config.output``; from now on the directory counts as unfinished.
 
     Raises:
+        ConfigError: a search that begins finds nothing to start from.
         OutputError: the directory holds something else or another search, or another process works on it.
     """
     ours = any((config.output / name).exists() for name in (SEARCH_FILE, TRIALS_FILE))
     if not ours:
         check_free(config.output, "tune", config.overwrite)
-    if config.overwrite:
-        shutil.rmtree(config.output, ignore_errors=True)
-    journal = Journal(config.output, identity(config, space, inputs))
+    begun = (config.output / SEARCH_FILE).exists() and not config.overwrite
+    starts = starting_points(base, space, config.search.objectives[0], None if begun else config.start_from)
+    journal = Journal(config.output, identity(config, space, inputs), starts, anew=config.overwrite)
     (config.output / MANIFEST_FILE).unlink(missing_ok=True)
     return journal
 
@@ -55,6 +56,11 @@ def identity(config: TuneConfig, space: Space, inputs: Mapping[str, str]) -> dic
         settings |= {"concurrent": str(config.concurrent), "together": str(config.together)}
     if config.search.scheduler == "pbt":
         settings["trials"] = str(config.trials)
+    if config.train.workers.count > 1:
+        settings["train.workers.count"] = str(config.train.workers.count)
+    if config.start_from:
+        # Not which one: it may be moved or made larger, and search.json holds the points that were taken from it.
+        settings["start_from"] = "an earlier search"
     for name, value in flatten(config).items():
         left_out = name.startswith(tuple(f"{section}." for section in unused)) or name in ("concurrent", "together")
         if not left_out and not any(name == path or name.startswith(f"{path}.") for path in _WITHOUT_EFFECT):

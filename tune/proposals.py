@@ -1,7 +1,8 @@
 """Which trial comes next: decided by the seed and by trials that ended long enough ago, never by who came in first."""
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from statistics import median
@@ -12,13 +13,17 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import TrialState
 from pydantic import ValidationError
 
-from student_train.alike import groups
+from cluster.config import describe
+from cluster.errors import ConfigError, TrainingError
+from student_train.alike import groups, obstacle
 from student_train.config import TrainConfig
+from student_train.learner import check_sides
 from tune.config import MINIMISED, Domain, Objective, TuneConfig, Value
 from tune.journal import Record
 from tune.space import Point, Space, grid, point_config
 
 DEFAULT_TRIALS = 12
+_MOST_CORNERS = 1000
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
@@ -45,9 +50,17 @@ def proposal_config(train: TrainConfig, proposal: Mapping[str, Any]) -> TrainCon
     """What a proposal, as a dict, trains.
 
     Raises:
-        pydantic.ValidationError: a value is out of the range that ``train`` allows.
+        TrainingError: training refuses it.
     """
-    return point_config(train, proposal["point"] | proposal["settings"] | {"seed": proposal["seed"]})
+    try:
+        config = point_config(train, proposal["point"] | proposal["settings"] | {"seed": proposal["seed"]})
+        if config.labels is not None:
+            check_sides(config.shape, config.distillation)
+    except ValidationError as error:
+        raise TrainingError(describe(error)) from error
+    except ConfigError as error:
+        raise TrainingError(str(error)) from error
+    return config
 
 
 def split(train: TrainConfig, batch: Sequence[Proposal]) -> list[list[Proposal]]:
@@ -57,7 +70,7 @@ def split(train: TrainConfig, batch: Sequence[Proposal]) -> list[list[Proposal]]
         try:
             configs.append(proposal_config(train, proposal.as_dict()))
             fitting.append(proposal)
-        except ValidationError:
+        except TrainingError:
             alone.append([proposal])
     return [[fitting[at] for at in group] for group in groups(configs)] + alone
 
@@ -207,6 +220,36 @@ def distribution(domain: Domain) -> BaseDistribution:
     low, high = domain.ends()
     kind = IntDistribution if domain.integer else FloatDistribution
     return kind(low, high, log=domain.log)
+
+
+def check_batches(config: TuneConfig, train: TrainConfig, space: Space) -> None:
+    """Refuse `together` where no trials can train together, or where a search that learns from trials never does.
+
+    Raises:
+        ConfigError: says what to change.
+    """
+    if config.together == 1:
+        return
+    corners = list(_corners(train, space))
+    if corners and all(map(obstacle, corners)):
+        raise ConfigError(
+            f"`together` = {config.together}, but with {obstacle(corners[0])} every trial trains alone: change it, or "
+            "set `together` to 1"
+        )
+    at_once, total = config.concurrent * config.together, Points(config, space, []).total
+    learns = [name for name in (config.search.scheduler, config.search.algorithm) if name in ("asha", "optuna")]
+    if learns and total <= at_once:
+        raise ConfigError(
+            f"all {total} trials would begin at once (`concurrent` = {config.concurrent} batches of `together` = "
+            f"{config.together}), so that {' and '.join(learns)} could learn from none: lower one of them, raise "
+            "`trials`, or set `search.scheduler` to none and `search.algorithm` to random"
+        )
+
+
+def _corners(train: TrainConfig, space: Space) -> Iterator[TrainConfig]:
+    for point in islice(grid(space), _MOST_CORNERS):
+        with suppress(ValidationError):
+            yield point_config(train, point)
 
 
 def proposals(config: TuneConfig, space: Space, starts: Sequence[Point]) -> Proposals:

@@ -1,10 +1,13 @@
 """MLflow's view of a search: a run per trial under the search's run, written from the journal, each once."""
 
+import sys
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from cluster.config import Config
+from cluster.errors import ConfigError
+from cluster.mlflow_client import ServerAway
 from cluster.tracking import Run, Tracker
 from tune.journal import Journal, Record
 
@@ -24,11 +27,34 @@ class RunRecorder:
     def catch_up(self, journal: Journal) -> None:
         """Record the journal's trials that have no finished run, as after a kill; half-written runs are deleted.
 
+        A server that is away puts that off to the next time.
+
         Raises:
-            ConfigError: the tracking server does not answer.
+            ConfigError: the tracking server refuses.
         """
         if not journal.records:
             return
+        with suppress(ServerAway):
+            recorded = self._recorded()
+            for record in journal.records.values():
+                if str(record.number) not in recorded:
+                    self.record(record)
+
+    def record(self, record: Record) -> None:
+        """Write the run of one trial, soon."""
+        self._writing.append(self._thread.submit(self._write, record))
+
+    def finish(self) -> None:
+        """Wait until all is written; what the server refuses is told and left out."""
+        self._thread.shutdown()
+        for future in self._writing:
+            try:
+                future.result()
+            except ConfigError as error:
+                print(f"dllm2rec: not recorded: {error}", file=sys.stderr)
+
+    def _recorded(self) -> set[str | None]:
+        """Numbers of the trials that have a finished run, after deleting the runs that a kill left unfinished."""
         recorded = set()
         with self._tracker.answering() as client:
             experiment = client.get_run(self._parent).info.experiment_id
@@ -42,32 +68,16 @@ class RunRecorder:
                         client.delete_run(run.info.run_id)
                 token = runs.token
                 if not token:
-                    break
-        for record in journal.records.values():
-            if str(record.number) not in recorded:
-                self.record(record)
-
-    def record(self, record: Record) -> None:
-        """Write the run of one trial, soon."""
-        self._writing.append(self._thread.submit(self._write, record))
-
-    def finish(self) -> None:
-        """Wait until all is written.
-
-        Raises:
-            ConfigError: the tracking server did not answer.
-        """
-        self._thread.shutdown()
-        for future in self._writing:
-            future.result()
+                    return recorded
 
     def _write(self, record: Record) -> None:
         run = self._tracker.open_run(f"trial {record.number}", parent=self._parent)
         run.set_tags({TRIAL_TAG: str(record.number), "state": record.state} | _tags(record))
         run.log_params(record.point | {"seed": record.seed})
-        for at in record.history:
-            figures = {name if name == "loss" else f"validation_{name}": value for name, value in at.items()}
-            run.log_metrics(figures, step=int(at["epoch"]))
+        run.log_curve(
+            (int(at["epoch"]), {n if n == "loss" else f"validation_{n}": value for n, value in at.items()})
+            for at in record.history
+        )
         if record.history:
             run.log_metrics({f"best_validation_{self._metric}": record.best(self._metric)} | record.measures)
         run.finish("FAILED" if record.state == "failed" else "FINISHED")
@@ -84,6 +94,8 @@ def search_run(
 ) -> Iterator[Run]:
     """The search's run for the length of the block: the one that the journal names, running again, or a new one.
 
+    A new one also where the server does not know the named one, as another server does not.
+
     Args:
         tracker: where to.
         journal: of the search.
@@ -92,15 +104,13 @@ def search_run(
         inputs: fingerprints by name, its tags.
 
     Raises:
-        ConfigError: the tracking server does not answer, or does not know the run.
+        ConfigError: the tracking server refuses.
     """
-    if journal.run is None:
-        new = tracker.open_run(name)
-        new.log_params(settings)
-        new.set_tags({f"fingerprint.{name}": value for name, value in inputs.items()})
-        journal.set_run(new.id)
-    else:
-        with tracker.answering() as client:
-            client.update_run(journal.run, status="RUNNING")
-    with Run(tracker, str(journal.run)).ending() as run:
+    run = tracker.reopen(journal.run) if journal.run else None
+    if run is None:
+        run = tracker.open_run(name)
+        run.log_params(settings)
+        run.set_tags({f"fingerprint.{name}": value for name, value in inputs.items()})
+        journal.set_run(run.key)
+    with run.ending():
         yield run

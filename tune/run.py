@@ -3,7 +3,6 @@
 import logging
 import os
 import tempfile
-from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -21,7 +20,7 @@ from tune.materials import DECIDING, share
 from tune.proposals import Proposals, proposals, split
 from tune.record_runs import RunRecorder
 from tune.searcher import OrderedSearcher
-from tune.space import Point, Space, grid, point_config
+from tune.space import Space, grid, point_config
 
 CHECKPOINTS_FOLDER = ".checkpoints"
 # Without these Ray Tune writes TensorBoard, CSV and JSON files of every trial, which the journal holds already, prints
@@ -39,21 +38,20 @@ def run_trials(
     config: TuneConfig,
     base: TrainConfig,
     space: Space,
-    starts: Sequence[Point],
     journal: Journal,
     recorder: RunRecorder,
 ) -> list[Record]:
-    """Run the trials that the journal lacks, and return all in their order; points of ``starts`` come first.
+    """Run the trials that the journal lacks, and return all in their order.
 
     Raises:
         ConfigError: the cluster is too small for one trial.
         ClusterError: processes died while they started, again and again.
         OutputError: the journal cannot be written.
-        UserError: the search was stopped before all trials ended.
+        UserError: the search was stopped before all trials ended, or trials found no data, no disk or no cluster.
     """
     recorder.catch_up(journal)
     for _ in range(config.retries + 1):
-        planned = proposals(config, space, starts)
+        planned = proposals(config, space, journal.starts)
         if all(number in journal.records for number in range(planned.total)):
             break
         journal.fault = None
@@ -119,12 +117,15 @@ def _resources(config: TuneConfig, train: TrainConfig) -> dict[str, float]:
     Raises:
         ConfigError: the cluster is too small for one trial.
     """
-    if train.workers.count > 1:
-        return {"cpu": 0, "memory": 1}  # Ray Tune refuses to ask for nothing
-    asked = {"CPU": config.cpus_per_trial, "GPU": config.gpus_per_trial}
-    if not train.workers.autoscale:
-        check_resources("one trial's workers", asked, "lower --cpus-per-trial or --gpus-per-trial")
-    return {name.lower(): amount for name, amount in asked.items()}
+    workers, own = train.workers, {"CPU": config.cpus_per_trial, "GPU": config.gpus_per_trial}
+    asked, remedy = own, "lower --cpus-per-trial or --gpus-per-trial"
+    if workers.count > 1:
+        asked = {"CPU": workers.count * workers.cpus, "GPU": workers.count * workers.gpu}
+        remedy = "lower --train.workers.count or --train.workers.cpus"
+    if not workers.autoscale:
+        check_resources("one trial's workers", asked, remedy)
+    # Ray Tune refuses to ask for nothing.
+    return {"cpu": 0, "memory": 1} if workers.count > 1 else {name.lower(): amount for name, amount in own.items()}
 
 
 def _trainable(config: TuneConfig, train: TrainConfig, space: Space) -> Any:  # noqa: ANN401  # Ray Tune's wrapper
@@ -133,12 +134,14 @@ def _trainable(config: TuneConfig, train: TrainConfig, space: Space) -> Any:  # 
     checkpoints = config.output.absolute() / CHECKPOINTS_FOLDER if config.search.scheduler == "pbt" else None
     return ray_tune.with_parameters(
         start_trial,
+        gpus=config.gpus_per_trial,
         train=train.model_dump(mode="json"),
         materials={} if several else share(point_config(train, point) for point in grid(deciding)),
         metric=config.search.objectives[0],
         measures=tuple(name for name in config.search.objectives if name in MINIMISED),
         checkpoints=str(checkpoints) if checkpoints else None,
         threads=max(1, int(config.cpus_per_trial)),
+        batched=config.together > 1,
     )
 
 

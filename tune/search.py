@@ -1,8 +1,6 @@
 """The verb ``tune``: a search over fields of ``train`` on validation, its report, and the best student of it."""
 
-import json
 from contextlib import closing
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +9,11 @@ from cluster.storage import Draft, write_manifest
 from cluster.tracking import Tracker
 from student_train.config import TrainConfig
 from student_train.train import check_inputs
-from tune.champion import crown
+from tune.champion import crown, register_best
 from tune.config import TuneConfig
-from tune.earlier import starting_points
 from tune.opening import open_journal
 from tune.outcome import best_of, outcomes_of
+from tune.proposals import check_batches
 from tune.record_runs import RunRecorder, search_run
 from tune.report import write_report
 from tune.run import run_trials
@@ -31,39 +29,35 @@ def tune(config: TuneConfig) -> Path:
 
     Raises:
         StaleInputError: data set or labels are missing, unfinished, or do not belong together.
-        ConfigError: the space or `start_from` does not fit, a resource is missing, MLflow does not answer, or every
-            trial failed.
+        ConfigError: the space or `start_from` does not fit, a resource is missing, MLflow refuses, or every trial
+            failed.
         OutputError: the output directory holds something else, or another search.
     """
     base = base_config(config)
     inputs = check_inputs(base)
     space = check_space(config, base)
-    starts = starting_points(config, base, space)
-    if config.start_from:
-        inputs = inputs | {"starting points": sha256(json.dumps(starts).encode()).hexdigest()}
+    check_batches(config, base, space)
     metric = config.search.objectives[0]
     tracker = Tracker(config.tracking)
-    journal = open_journal(config, space, inputs)
+    journal = open_journal(config, base, space, inputs)
     with (
         closing(journal),
         ray_session(config.cluster),
         search_run(tracker, journal, f"tune {base.student}", config, inputs) as parent,
     ):
-        records = run_trials(config, base, space, starts, journal, RunRecorder(tracker, parent.id, metric))
+        records = run_trials(config, base, space, journal, RunRecorder(tracker, parent.id, metric))
         outcomes = outcomes_of(records, config)
         best = best_of(outcomes)
-        crowned = crown(config, base, best, tracker, parent.id)
+        crowned = crown(config, base, best)
         written = write_report(config, space, records, outcomes, crowned)
         parent.log_metrics({f"search_validation_{metric}": best.values[0]})
         parent.log_artifacts(written)
+        registered = register_best(config, tracker, crowned.student, parent.id)
     failed = sum(record.state == "failed" for record in records)
     draft = Draft(config.output, {"trials": len(records), "failed": failed})
     draft.metrics[f"search_validation_{metric}"] = best.values[0]
     write_manifest(draft, verb="tune", config=config, inputs=inputs)
-    print(
-        f"{config.output}: best validation {metric} {best.values[0]:.4f} of {len(records)} trials, "
-        f"{crowned.version.name} version {crowned.version.version}"
-    )
+    print(f"{config.output}: best validation {metric} {best.values[0]:.4f} of {len(records)} trials, {registered}")
     return config.output
 
 

@@ -4,13 +4,12 @@ import math
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from itertools import product
-from typing import Any
 
 from pydantic import ValidationError
 
 from cluster.config import Config, describe
 from cluster.errors import ConfigError
-from student_train.config import TrainConfig
+from student_train.config import TrainConfig, value_at
 from student_train.train import check_inputs
 from tune.config import Domain, TuneConfig, Value
 
@@ -87,14 +86,6 @@ def point_config(train: TrainConfig, point: Point) -> TrainConfig:
             section = section[outer]
         section[name] = value
     return TrainConfig.model_validate(settings)
-
-
-def value_at(train: TrainConfig, path: str) -> Any:  # noqa: ANN401  # whatever the field holds
-    """The value that stands at a path."""
-    found: Any = train
-    for name in path.split("."):
-        found = getattr(found, name)
-    return found
 
 
 def own_point(train: TrainConfig, space: Space) -> dict[str, Value] | None:

@@ -6,17 +6,16 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
 import ray
 import torch
 from ray import tune
 
-from cluster.errors import UserError
-from data_prep.schema import ITEMS_FILE
+from cluster.errors import TrainingError
+from student_train.alike import obstacle
 from student_train.config import TrainConfig
 from student_train.loop import Progress, fit
 from student_train.together import fit_together
-from tune.figures import Watch, measured
+from tune.figures import Watch, failure, measured
 from tune.large import fit_on_workers
 from tune.materials import shared_with
 from tune.proposals import proposal_config
@@ -31,10 +30,12 @@ def run_trial(
     measures: tuple[str, ...],
     checkpoints: str | None,
     threads: int,
+    batched: bool,
 ) -> None:
     """Train a student per member; every evaluation is reported, and weak members end.
 
-    A training that fails for what it was asked to do (a loss that is not finite) reports so: no retry would help.
+    A training that fails for what it was asked to do reports so: no retry would help. What becomes of one that fails
+    otherwise is decided by :class:`tune.follow.Follow`.
 
     Args:
         members: :class:`tune.proposals.Proposal` each; several are of one group of :func:`student_train.alike.groups`.
@@ -44,23 +45,24 @@ def run_trial(
         measures: of ``size`` and ``latency``, those to report.
         checkpoints: directory in which a single member leaves its weights under its number; none leaves none.
         threads: threads of torch.
+        batched: train in batched steps whatever can, a single member too, so that it ends the same way when the others
+            of its group ended before a restart.
     """
     torch.set_num_threads(threads)
-    configs = [proposal_config(TrainConfig.model_validate(train), member) for member in members]
-    n_items = pq.read_metadata(configs[0].dataset / ITEMS_FILE).num_rows
-    watches = [
-        Watch(member, config, metric, measured(config, n_items, measures))
-        for member, config in zip(members, configs, strict=True)
-    ]
     try:
+        configs = [proposal_config(TrainConfig.model_validate(train), member) for member in members]
+        watches = [
+            Watch(member, config, metric, measured(config, measures))
+            for member, config in zip(members, configs, strict=True)
+        ]
         if configs[0].workers.count > 1:
             fit_on_workers(watches[0])
-        elif len(watches) > 1:
+        elif batched and not obstacle(configs[0]):
             _fit_together(watches, materials)
         else:
             _fit_alone(watches[0], materials, Path(checkpoints) if checkpoints else None)
-    except UserError as error:
-        tune.report({"reports": [watch.failed(str(error)) for watch in watches]})
+    except TrainingError as error:
+        tune.report({"reports": [failure(member, error) for member in members]})
 
 
 def _fit_alone(watch: Watch, shared: Mapping[str, ray.ObjectRef], checkpoints: Path | None) -> None:
@@ -80,25 +82,20 @@ def _fit_alone(watch: Watch, shared: Mapping[str, ray.ObjectRef], checkpoints: P
 
 def _fit_together(watches: Sequence[Watch], shared: Mapping[str, ray.ObjectRef]) -> None:
     waiting: list[dict[str, Any]] = []
-    told = 0
-
-    def tell(epoch: int) -> None:
-        # Once per epoch of all members: every report waits for the driver.
-        nonlocal told
-        if waiting and epoch > told:
-            tune.report({"reports": list(waiting)})
-            waiting.clear()
-        told = epoch
 
     def on_evaluation(place: int, progress: Progress) -> bool:
-        tell(progress.epoch)
         waiting.append(watches[place].report(progress))
         return not waiting[-1]["ended"]
 
-    ends = fit_together([watch.config for watch in watches], shared_with(watches[0].config, shared), on_evaluation)
-    failures = zip(watches, ends, strict=True)
-    waiting.extend(watch.failed(str(end)) for watch, end in failures if isinstance(end, UserError))
-    tell(told + 1)
+    def on_epoch(failed: Mapping[int, TrainingError]) -> None:
+        waiting.extend(failure(watches[place].proposal, error) for place, error in failed.items())
+        # Once per epoch of all members: every report waits for the driver.
+        if waiting:
+            tune.report({"reports": list(waiting)})
+            waiting.clear()
+
+    configs, materials = [watch.config for watch in watches], shared_with(watches[0].config, shared)
+    fit_together(configs, materials, on_evaluation, on_epoch=on_epoch)
 
 
 def keep(folder: Path, number: int, save: Callable[[Path], None]) -> None:

@@ -17,9 +17,10 @@ from zipfile import ZipFile
 import psutil
 import pytest
 
-from cluster.config import SubmitConfig
+from cluster.config import SubmitConfig, TrackingConfig
 from cluster.errors import ClusterError, ConfigError
-from cluster.jobs import UPLOAD_LIMIT, connect, pack, submit, uploaded_files
+from cluster.jobs import UPLOAD_LIMIT, _lasting_journal, connect, pack, submit, uploaded_files
+from data_prep.config import PrepareConfig
 from student_train.promote_config import PromoteConfig
 
 ROOT = Path(__file__).parents[2]
@@ -162,6 +163,13 @@ def test_server_that_stays_silent_is_given_up(monkeypatch: pytest.MonkeyPatch) -
 def test_relative_output_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"runs/promotion would vanish .* absolute path"):
         submit(SubmitConfig(working_dir=ROOT), "promote", [], PromoteConfig())
+
+
+def test_what_a_tracking_server_misses_is_kept_beside_the_output() -> None:
+    promotion = PromoteConfig(output=Path("/shared/promotion"))
+    assert _lasting_journal(promotion) == ["--tracking.journal", "/shared/tracking"]
+    assert _lasting_journal(promotion.model_copy(update={"tracking": TrackingConfig(journal=Path("/kept"))})) == []
+    assert _lasting_journal(PrepareConfig(output=Path("/shared/dataset"))) == []
 
 
 def test_config_outside_the_upload_is_refused(tmp_path: Path) -> None:

@@ -30,8 +30,9 @@ def config(dataset: Path, labels: Path | None = None, **changes: object) -> Trai
     return TrainConfig(**(settings | changes))
 
 
-def ignore(progress: Progress, save: Callable[[Path], None]) -> None:
-    """No report."""
+def ignore(progress: Progress, save: Callable[[Path], None]) -> bool:
+    """No report; the training goes on."""
+    return True
 
 
 @pytest.mark.parametrize("student", ["gru4rec", "sasrec", "dros"])
@@ -86,9 +87,10 @@ def test_a_loss_that_is_not_finite_stops_before_the_step_and_names_rows(dataset:
 def test_a_resumed_training_ends_where_an_undisturbed_one_does(dataset: Path, tmp_path: Path, stage: int) -> None:
     settings = config(dataset, epochs=4, engine=EngineConfig(zero_stage=stage), shape=SHAPE)
 
-    def save_second(progress: Progress, save: Callable[[Path], None]) -> None:
+    def save_second(progress: Progress, save: Callable[[Path], None]) -> bool:
         if progress.epoch == 2:
             save(tmp_path)
+        return True
 
     _, whole = fit(settings, load_materials(settings), save_second)
     _, resumed = fit(settings, load_materials(settings), ignore, resume=tmp_path)

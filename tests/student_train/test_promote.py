@@ -163,6 +163,22 @@ def test_promotions_of_two_processes_at_once_leave_the_better_one(tracking, tmp_
     assert [aliases(tracking, name)["champion"] for name in ROUNDS] == [2, 2, 2]
 
 
+def test_a_champion_that_the_candidate_was_not_compared_with_stays(tracking):
+    """What a slow promotion finds: another was promoted over its champion, and yet another over that one."""
+    registry = Registry(Tracker(tracking))
+    client = mlflow.MlflowClient(Tracker(tracking).uri)
+    client.create_registered_model("overtaken")
+    for figure in ("0.1", "0.2", "0.4", "0.3"):
+        client.create_model_version("overtaken", source="models/none", tags={"validation_ndcg_at_20": figure})
+    first, second, third, slow = registry.versions("overtaken")
+    crown(registry, first, None)
+    crown(registry, second, first)
+    crown(registry, third, second)
+    assert crown(registry, slow, first).version == 3
+    assert aliases(tracking, "overtaken") == {"champion": 3, "previous": 2, "challenger": 4}
+    assert CLAIM not in registry.version("overtaken", 4).tags
+
+
 def test_the_last_to_look_gives_the_place_to_the_best_claim(tracking):
     """What the loser of a race finds: another version has claimed the place and is better."""
     registry = Registry(Tracker(tracking))

@@ -56,6 +56,28 @@ def test_a_mistake_comes_back_as_a_value(histories: Path, make_student: MakeStud
     assert answer["failure"] == ["k = 20, but 18 items are left to recommend: change k"]
 
 
+def test_a_damaged_page_and_a_full_disk_come_back_as_values(
+    histories: Path, make_student: MakeStudent, tmp_path: Path
+) -> None:
+    pieces = [json.dumps(piece) for piece in _pieces(histories, 100)]
+    full = Scorer(make_student(), tmp_path / "none", 3, True)({PIECE: pieces[:1]})
+    assert full["failure"] == [f"answers cannot be written to {tmp_path} (" + full["failure"][0].split(" (")[1]]
+    content = bytearray(histories.read_bytes())
+    content[4:200] = bytes(196)
+    histories.write_bytes(content)
+    damaged = Scorer(make_student("again"), tmp_path, 3, True)({PIECE: pieces[:1]})
+    assert f"{histories} cannot be read as Parquet: " in damaged["failure"][0]
+
+
+def test_a_row_group_is_read_once_for_all_its_pieces(
+    histories: Path, make_student: MakeStudent, tmp_path: Path
+) -> None:
+    scorer, (first, second, *_) = Scorer(make_student(), tmp_path, 3, True), _pieces(histories, 4)
+    scorer({PIECE: [json.dumps(first)]})
+    histories.unlink()
+    assert scorer({PIECE: [json.dumps(second)]})["failure"] == [""]
+
+
 @pytest.mark.parametrize(
     ("table", "message"),
     [

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from cluster.errors import ConfigError, UserError
+from cluster.errors import ConfigError, TrainingError
 from student_train.config import TrainConfig
 from student_train.loop import Materials, Progress, fit
 from student_train.student import Student
@@ -40,7 +40,7 @@ MEMBERS: tuple[dict[str, Any], ...] = (
 )
 """Different in all that members may differ in."""
 
-Trained = tuple[Student, Progress] | UserError
+Trained = tuple[Student, Progress] | TrainingError
 
 
 def merged(*parts: Mapping[str, Any]) -> dict[str, Any]:
@@ -74,7 +74,7 @@ def together(members: Sequence[TrainConfig], materials: Materials, at_once: int 
 
 
 def check_same(found: Trained, expected: tuple[Student, Progress], materials: Materials) -> None:
-    assert not isinstance(found, UserError)
+    assert not isinstance(found, TrainingError)
     (student, progress), (own, own_progress) = found, expected
     for record, own_record in zip(progress.history, own_progress.history, strict=True):
         assert record["epoch"] == own_record["epoch"]
@@ -92,6 +92,8 @@ def check_same(found: Trained, expected: tuple[Student, Progress], materials: Ma
         ("sasrec", "bce", "soft"),
         ("dros", "softmax", "dllm2rec"),
         ("gru4rec", "bce", "dllm2rec"),
+        ("caser", "softmax", "soft"),
+        ("hstu", "sampled_softmax", "dllm2rec"),
     ],
 )
 def test_each_member_ends_where_it_ends_alone(
@@ -130,16 +132,20 @@ def test_a_member_that_is_stopped_leaves_the_others_as_they_are(dataset: Path, l
     undisturbed = together(members, materials)
     assert [epoch for place, epoch in seen if place == 0] == [1]
     for mine, expected in zip(found[1:], undisturbed[1:], strict=True):
-        assert not isinstance(expected, UserError)
+        assert not isinstance(expected, TrainingError)
         check_same(mine, expected, materials)
 
 
 def test_a_member_that_diverges_leaves_with_its_error(dataset: Path) -> None:
     members = configs(dataset, None, {}, {"learning_rate": 1e30, "engine": {"gradient_clip": 0}}, epochs=2)
     materials = rows(members[0])
-    found = together(members, materials)
-    assert isinstance(found[1], UserError)
+    failed: list[dict[int, str]] = []
+    found = fit_together(
+        members, materials, lambda *_: True, on_epoch=lambda now: failed.append({p: str(e) for p, e in now.items()})
+    )
+    assert isinstance(found[1], TrainingError)
     assert "member 1" in str(found[1])
+    assert failed == [{1: str(found[1])}, {}]
     check_same(found[0], alone(members[0], materials), materials)
 
 

@@ -9,7 +9,9 @@ def load(*argv: str) -> TuneConfig:
     return load_config(TuneConfig, "tune", ["tune"], argv)
 
 
-@pytest.mark.parametrize("text", ["0.1..2", "0.1..6:log", "1..4:integer", "1..64:log:integer", "sasrec,gru4rec", "1,2"])
+@pytest.mark.parametrize(
+    "text", ["0.1..2", "0.1..6:log", "1..4:integer", "1..64:log:integer", "0.1234567..2", "sasrec,gru4rec", "1,2"]
+)
 def test_a_domain_is_the_text_it_is_written_as(text):
     domain = Domain.model_validate(text)
     assert render(domain) == text
@@ -26,6 +28,8 @@ def test_a_domain_holds_what_it_can_draw():
     assert not Domain.model_validate("0.1..2").holds(2.1)
     assert not Domain.model_validate("0.1..2").holds("sasrec")
     assert Domain.model_validate("sasrec,gru4rec").holds("sasrec")
+    assert Domain.model_validate("0..3:integer").holds(2)
+    assert not Domain.model_validate("0..3:integer").holds(0.6)
 
 
 def test_nested_values_come_from_the_command_line():
@@ -55,6 +59,8 @@ def test_the_file_may_spell_a_domain_out(tmp_path):
         (["--search.space", "lam", "0.5..2:integer"], "whole numbers must start and end with one"),
         (["--search.space", "lam", "1..2:linear"], "linear is neither log nor integer"),
         (["--search.space", "lam", "1,2,1"], "a value stands twice"),
+        (["--search.space", "lam", "1,[2"], r"`1,\[2`: \[2 is no value"),
+        (["--search.space", "lam", "0..inf"], "finite number"),
         (["--search.space", "lam", "1,2:log"], "give either values, or low and high"),
         (["--search.objectives", "size"], "objectives must start with ndcg@20 or hr@20"),
         (["--search.objectives", "ndcg@20", "size"], "two objectives need the algorithm optuna, not random"),

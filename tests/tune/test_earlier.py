@@ -5,7 +5,7 @@ import pytest
 from cluster.errors import ConfigError
 from student_train.config import TrainConfig
 from tests.tune.records import record
-from tune.config import Domain, TuneConfig
+from tune.config import Domain
 from tune.earlier import TAKEN, starting_points
 from tune.journal import Journal, Record
 
@@ -23,7 +23,7 @@ def searched(directory: Path, *records: Record) -> Path:
 
 def starts(directory: Path | None) -> list[dict[str, object]]:
     base = TrainConfig(learning_rate=0.003)
-    return [dict(point) for point in starting_points(TuneConfig(start_from=directory), base, SPACE)]
+    return [dict(point) for point in starting_points(base, SPACE, "ndcg@20", directory)]
 
 
 def test_the_best_points_come_after_ones_own(tmp_path):

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 from student_train.config import StudentConfig, TrainConfig
 from student_train.loop import Progress
 from student_train.student import Student
@@ -35,9 +37,9 @@ def test_below_its_bar_it_ends_without_being_complete():
     assert not watch({2: 0.3}, epochs=9, patience=9).report(progress(0.3, 0.2))["ended"]
 
 
-def test_size_is_that_of_the_student_and_latency_is_some_time():
-    config = TrainConfig(shape=StudentConfig(width=8, heads=1))
-    found = measured(config, 20, ("size", "latency"))
-    assert found["size"] == sum(p.numel() for p in Student("sasrec", config.shape, 20).parameters())
+def test_size_is_that_of_the_student_and_latency_is_some_time(dataset):
+    config = TrainConfig(dataset=dataset, shape=StudentConfig(width=8, heads=1))
+    found = measured(config, ("size", "latency"))
+    assert found["size"] == sum(p.numel() for p in Student("sasrec", config.shape, 30).parameters())
     assert found["latency"] > 0
-    assert measured(config, 20, ()) == {}
+    assert measured(TrainConfig(dataset=Path("none")), ()) == {}

@@ -1,4 +1,19 @@
-from tune.follow import reason_of, record_of, table
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+from ray.exceptions import ActorDiedError, ObjectStoreFullError, RayTaskError
+from ray.train._internal.storage import StorageContext
+from ray.tune.experiment import Trial
+
+from cluster.config import TrackingConfig
+from cluster.errors import ClusterError, ConfigError, UserError
+from cluster.tracking import Tracker
+from student_train.config import StudentConfig
+from tune.follow import Follow, reason_of, record_of, table
+from tune.journal import Journal
+from tune.record_runs import RunRecorder
 
 PROPOSAL = {"number": 4, "point": {"lam": 0.12345, "student": "sasrec"}, "seed": 1, "parent": 2, "settings": {}}
 HISTORY = [{"epoch": 1, "loss": 2.0, "ndcg@20": 0.3}, {"epoch": 2, "loss": 1.0, "ndcg@20": 0.2}]
@@ -25,6 +40,83 @@ def test_the_table_shows_stage_best_and_time_left():
     assert "epoch 0/10" in second
 
 
-def test_the_reason_of_an_error_is_its_last_line():
+def test_the_reason_of_an_error_is_one_line():
     assert reason_of(RuntimeError("Traceback\n  somewhere\nValueError: too large")) == "ValueError: too large"
+    assert reason_of(KeyError()) == "KeyError"
     assert reason_of(None) == "no reason given"
+    with pytest.raises(ValidationError) as caught:
+        StudentConfig(width=9, heads=2)
+    assert reason_of(caught.value) == "heads 2 must divide width 9"
+
+
+@pytest.fixture
+def journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Journal]:
+    # Where Ray keeps its files on this machine; a Ray that runs would say.
+    monkeypatch.setattr("ray.train._internal.storage._get_ray_train_session_dir", lambda: str(tmp_path / "ray"))
+    made = Journal(tmp_path / "search", {})
+    yield made
+    made.close()
+
+
+def fail(journal: Journal, tracking: TrackingConfig, where: Path, error: Exception, times: int) -> None:
+    """Ray Tune's own trial of two members, one of which ended, fails for the last time."""
+    tracker = Tracker(tracking)
+    recorder = RunRecorder(tracker, tracker.open_run("search").id, "ndcg@20")
+    journal.append(record_of(PROPOSAL | {"number": 3}, {"history": HISTORY, "complete": True}))
+    members = {"members": [PROPOSAL | {"number": 3}, PROPOSAL]}
+    storage = StorageContext(storage_path=str(where), experiment_dir_name="search", trial_dir_name="trial")
+    trial = Trial("trial", config=members, storage=storage, stub=True, max_failures=3)
+    trial.init_local_path()
+    for _ in range(times):
+        trial.handle_error(error)
+    Follow(journal, recorder, "ndcg@20", 5, 4).on_trial_error(1, [trial], trial)
+    recorder.finish()
+
+
+@pytest.mark.parametrize(
+    ("error", "times", "reason"),
+    [
+        (RayTaskError("train", "Traceback", RuntimeError("out of memory")).as_instanceof_cause(), 4, "out of memory"),
+        (ActorDiedError(), 4, "its process died"),
+    ],
+)
+def test_a_trial_that_failed_as_often_as_it_may_is_kept_with_its_reason(
+    journal: Journal,
+    new_store: Callable[[], TrackingConfig],
+    tmp_path: Path,
+    error: Exception,
+    times: int,
+    reason: str,
+):
+    fail(journal, new_store(), tmp_path, error, times)
+    assert journal.fault is None
+    assert [(r.number, r.state, r.reason) for r in journal.records.values()] == [
+        (3, "complete", ""),
+        (4, "failed", reason),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("error", "times", "kind", "line"),
+    [
+        (ActorDiedError(), 1, ClusterError, "the process of trial 4 died: the same command goes on"),
+        (ConfigError("too small a cluster"), 4, UserError, r"trial 4 cannot train: too small a cluster \(mended"),
+        (OSError(28, "No space left on device"), 4, UserError, r"trial 4 cannot train: .*No space left on device"),
+        (ObjectStoreFullError(), 4, UserError, "trial 4 cannot train: "),
+    ],
+)
+def test_what_is_no_fault_of_the_point_ends_the_search_and_is_not_kept(
+    journal: Journal,
+    new_store: Callable[[], TrackingConfig],
+    tmp_path: Path,
+    error: Exception,
+    times: int,
+    kind: type[UserError],
+    line: str,
+):
+    raised = error if isinstance(error, ActorDiedError) else RayTaskError("train", "Traceback", error)
+    fail(journal, new_store(), tmp_path, raised, times)
+    assert list(journal.records) == [3]
+    assert isinstance(journal.fault, kind)
+    with pytest.raises(kind, match=line):
+        raise journal.fault

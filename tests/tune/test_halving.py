@@ -21,6 +21,7 @@ def test_rungs_grow_by_the_reduction_and_end_before_the_last_epoch():
     assert rung_epochs(CONFIG) == [1, 3]
     assert rung_epochs(AshaConfig(max_epochs=30, grace=4, reduction=3)) == [4, 12]
     assert rung_epochs(AshaConfig(max_epochs=4, grace=4)) == []
+    assert rung_epochs(AshaConfig(max_epochs=4, grace=1, reduction=1.2)) == [1, 2, 3, 4]
 
 
 def test_of_three_at_a_rung_one_goes_on():

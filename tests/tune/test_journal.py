@@ -1,5 +1,6 @@
-import errno
-import os
+import resource
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 
 import pytest
 
@@ -32,20 +33,46 @@ def test_a_line_that_a_kill_cut_off_is_taken_away(tmp_path):
     assert Journal(tmp_path, {}).records[1].best("ndcg@20") == 0.3
 
 
-def test_a_full_disk_is_one_line_and_loses_nothing_before(tmp_path, monkeypatch):
+@contextmanager
+def room_for(size: int) -> Iterator[None]:
+    """No file can grow beyond so many bytes."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("left", [0, 40])
+def test_a_full_disk_is_one_line_and_loses_nothing_before(tmp_path, left):
     journal = Journal(tmp_path, {})
     journal.append(record(0, 0.1))
-
-    def full(descriptor: int) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    with monkeypatch.context() as disk:
-        disk.setattr(os, "fsync", full)
-        with pytest.raises(OutputError, match=r"No space left on device.*: make room, then the same command goes on"):
-            journal.append(record(1, 0.2))
+    before = (tmp_path / TRIALS_FILE).read_bytes()
+    with room_for(len(before) + left):
+        for _ in range(2):
+            with pytest.raises(OutputError, match=r"cannot be written .*: make room, then the same command goes on"):
+                journal.append(record(1, 0.2))
+        assert (tmp_path / TRIALS_FILE).read_bytes() == before
+    assert set(journal.records) == {0}
     journal.append(record(1, 0.3))
     journal.close()
     assert [trial.best("ndcg@20") for trial in Journal(tmp_path, {}).records.values()] == [0.1, 0.3]
+
+
+def test_a_disk_that_was_full_leaves_nothing_to_be_written_on_closing(tmp_path):
+    journal = Journal(tmp_path, {})
+    with room_for(40), closing(journal), pytest.raises(OutputError, match="make room"):
+        journal.append(record(0, 0.1))
+    assert Journal(tmp_path, {}).records == {}
+
+
+def test_a_run_that_cannot_be_noted_is_one_line(tmp_path):
+    journal = Journal(tmp_path, {})
+    with room_for(0), pytest.raises(OutputError, match="make room"):
+        journal.set_run("abc")
+    journal.close()
+    assert Journal(tmp_path, {}).run is None
 
 
 def test_another_search_is_refused_by_what_changed(tmp_path):

@@ -5,7 +5,6 @@ import pytest
 import yaml
 
 from cluster.config import load_config
-from cluster.registry import ModelVersion
 from cluster.storage import Manifest
 from student_train.config import TrainConfig
 from tests.tune.records import record
@@ -43,7 +42,7 @@ def best() -> TrainConfig:
 
 def written(tmp_path, space, records, best, **search) -> set[str]:
     config = TuneConfig(output=tmp_path, search=SearchConfig(space=space, **search))
-    crowned = Crowned(best, manifest(0.3), manifest(0.2), ModelVersion("m", 1, {}))
+    crowned = Crowned(best, manifest(0.3), manifest(0.2))
     files = write_report(config, space, records, outcomes_of(records, config), crowned)
     assert all(file.stat().st_size > 0 for file in files)
     return {file.name for file in files}

@@ -26,14 +26,16 @@ from dllm2rec import main
 from serving.recommender import Recommender
 from student_train.config import StudentConfig, TrainConfig
 from student_train.train import train
+from tests.mlflow_server import free_port
 from tune.champion import best_config, weights_of
 from tune.config import AshaConfig, Domain, PbtConfig, SearchConfig, TuneConfig
-from tune.earlier import starting_points
 from tune.journal import TRIALS_FILE, Journal, Record
+from tune.opening import open_journal
 from tune.outcome import best_of, outcomes_of
 from tune.record_runs import RunRecorder
 from tune.run import run_trials
 from tune.search import base_config, tune
+from tune.searcher import OrderedSearcher
 from tune.space import space_of
 
 ROOT = Path(__file__).parent.parent.parent
@@ -59,9 +61,9 @@ def run(config: TuneConfig) -> list[Record]:
     """The trials of a search, without what comes after them."""
     tracker = Tracker(config.tracking)
     recorder = RunRecorder(tracker, tracker.open_run("search").id, "ndcg@20")
-    with closing(Journal(config.output, {})) as journal:
-        base, space = base_config(config), space_of(config)
-        return run_trials(config, base, space, starting_points(config, base, space), journal, recorder)
+    base, space = base_config(config), space_of(config)
+    with closing(open_journal(config, base, space, {})) as journal:
+        return run_trials(config, base, space, journal, recorder)
 
 
 def result(record: Record) -> dict[str, object]:
@@ -266,12 +268,38 @@ def test_in_pbt_a_weak_member_takes_over_a_strong_ones_weights(ray_local, datase
     assert read_manifest(student).metrics["validation_ndcg@20"] == pytest.approx(best.values[0], abs=1e-6)
 
 
+def watch_sizes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Sizes of the groups that are handed to processes from now on."""
+    sizes: list[int] = []
+    suggest = OrderedSearcher.suggest
+
+    def watched(searcher: OrderedSearcher, trial_id: str) -> object:
+        found = suggest(searcher, trial_id)
+        sizes.extend([len(found["members"])] if isinstance(found, dict) else [])
+        return found
+
+    monkeypatch.setattr(OrderedSearcher, "suggest", watched)
+    return sizes
+
+
 @pytest.mark.engine
-def test_trials_that_train_together_end_as_they_do_alone(ray_local, dataset, labels, new_store, tmp_path):
+def test_a_point_that_training_refuses_fails_alone(ray_local, dataset, new_store, tmp_path):
+    search = SearchConfig(space={"shape.width": Domain(low=4, high=6, integer=True)}, scheduler="none")
+    config = small(dataset, None, tmp_path, new_store(), trials=6, together=6, search=search)
+    shape = StudentConfig(width=4, heads=2, layers=1, history=5)
+    records = run(config.model_copy(update={"train": config.train.model_copy(update={"shape": shape, "epochs": 1})}))
+    reasons = {record.point["shape.width"]: record.reason for record in records}
+    assert reasons == {4: "", 5: "`shape`: heads 2 must divide width 5", 6: ""}
+
+
+@pytest.mark.engine
+def test_trials_that_train_together_end_as_they_do_alone(ray_local, dataset, labels, new_store, tmp_path, monkeypatch):
     space = space_of(small(dataset, labels, tmp_path)) | {"shape.dropout": Domain(values=(0.0, 0.5))}
     settings = {"search": SearchConfig(space=space, scheduler="none"), "trials": 3, "seeds": 2}
     alone = run(small(dataset, labels, tmp_path / "alone", new_store(), **settings))
+    sizes = watch_sizes(monkeypatch)
     together = run(small(dataset, labels, tmp_path / "together", new_store(), **settings, together=4))
+    assert sizes == [4, 2]
     assert [(r.point, r.seed, r.state) for r in together] == [(r.point, r.seed, r.state) for r in alone]
     for one, other in zip(together, alone, strict=True):
         assert [at["loss"] for at in one.history] == pytest.approx([at["loss"] for at in other.history], rel=1e-3)
@@ -292,9 +320,9 @@ def test_of_those_that_train_together_single_ones_stop(ray_local, dataset, label
     assert all(float(row["latency"]) > 0 for row in rows)
     more = config.model_copy(update={"start_from": output, "output": tmp_path / "more", "trials": 2, "together": 1})
     records = run(more)
-    best = max(rows, key=lambda row: float(row["validation_ndcg@20"]))
-    starts = [records[0].point["learning_rate"], records[1].point["learning_rate"]]
-    assert float(best["learning_rate"]) in [pytest.approx(rate) for rate in starts]
+    assert records[0].point["learning_rate"] == config.train.learning_rate
+    best = max(rows[1:], key=lambda row: float(row["validation_ndcg@20"]))
+    assert records[1].point == {path: float(best[path]) for path in records[1].point}
 
 
 @pytest.mark.engine
@@ -311,6 +339,26 @@ def test_a_trial_with_several_workers_reports_through_ray_train(ray_local, datas
 def test_a_trial_larger_than_the_cluster_is_refused(ray_local, dataset, labels, new_store, tmp_path):
     with pytest.raises(ConfigError, match="one trial's workers ask for 64 CPU, the cluster has 2"):
         tune(small(dataset, labels, tmp_path, new_store(), cpus_per_trial=64))
+    config = small(dataset, labels, tmp_path, new_store())
+    workers = config.train.workers.model_copy(update={"count": 4})
+    config = config.model_copy(update={"train": config.train.model_copy(update={"workers": workers})})
+    with pytest.raises(ConfigError, match=r"ask for 4 CPU, the cluster has 2: lower --train\.workers\.count"):
+        tune(config.model_copy(update={"output": tmp_path / "several"}))
+    assert lines(tmp_path / "several") == 0
+
+
+@pytest.mark.engine
+def test_a_tracking_server_that_is_away_stops_no_search(ray_local, dataset, new_store, tmp_path, capsys):
+    away = TrackingConfig(uri=f"http://127.0.0.1:{free_port()}", journal=tmp_path / "journal")
+    config = small(dataset, None, tmp_path, away)
+    output = tune(config)
+    assert read_manifest(output, "tune").counts == {"trials": 2, "failed": 0}
+    assert (output / "report.html").is_file()
+    assert "no server answers there): the same command registers it later" in capsys.readouterr().out
+    back = config.model_copy(update={"tracking": new_store()})
+    tune(back)
+    assert len(runs_under(back, "trial")) == 2
+    assert Registry(Tracker(back.tracking)).version("searched").version == 1
 
 
 def test_labels_of_another_data_set_are_refused(dataset, labels, tmp_path):

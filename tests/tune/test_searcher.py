@@ -72,7 +72,8 @@ def test_what_the_journal_holds_is_not_run_again(journal):
     assert sorted(found + numbers(begun)) == [0, 1, 2, 3]
 
 
-def test_a_point_that_training_refuses_is_alone():
-    batch = [Proposal(0, {"learning_rate": 0.1}, 0), Proposal(1, {"learning_rate": -1.0}, 0)]
-    batch.append(Proposal(2, {"learning_rate": 0.2}, 0))
-    assert [[proposal.number for proposal in group] for group in split(TrainConfig(), batch)] == [[0, 2], [1]]
+@pytest.mark.parametrize("refused", [{"learning_rate": -1.0}, {"shape.width": 9}, {"distillation.embedding": "input"}])
+def test_a_point_that_training_refuses_is_alone(refused):
+    batch = [Proposal(0, {"learning_rate": 0.1}, 0), Proposal(1, refused, 0), Proposal(2, {"learning_rate": 0.2}, 0)]
+    groups = split(TrainConfig(labels="labels"), batch)
+    assert [[proposal.number for proposal in group] for group in groups] == [[0, 2], [1]]
