@@ -8,7 +8,7 @@ from student_train.distillation.base import Lesson
 
 
 def soft(lesson: Lesson) -> Tensor:
-    """Mean over rows of the cross-entropy of the student's softmax against the teacher's over its list.
+    """Mean over rows of the cross-entropy of the student's softmax against the teacher's over its list, times ``pull``.
 
     The teacher's logits are its scores in standard deviations over the train rows, divided by the temperature. The
     cross-entropy differs from the KL divergence by the teacher's entropy, which has no gradient.
@@ -18,7 +18,7 @@ def soft(lesson: Lesson) -> Tensor:
     loss_B = -(teacher_BK * student_BK).sum(1)
     if lesson.config.weigh_rows:
         loss_B = loss_B * row_weights(lesson)
-    return loss_B.mean()
+    return lesson.objective.pull * loss_B.mean()
 
 
 def row_weights(lesson: Lesson) -> Tensor:

@@ -25,6 +25,9 @@ class Objective(ABC):
 
     full = False
     """Whether the negatives are the whole catalogue, so that every item must be scored."""
+    pull = 1.0
+    """How hard the loss pulls at scores, about, next to a softmax over the catalogue; listwise distillation, which is
+    one, is weighed by it, or else it would outweigh a loss of few items."""
 
     def __init__(self, config: ObjectiveConfig) -> None:
         self.config = config

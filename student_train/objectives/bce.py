@@ -10,6 +10,8 @@ from student_train.objectives.base import Items, Objective
 class BCE(Objective):
     """Mean of −log σ(ŷ_target) and −log(1 − σ(ŷ_negative)) over target and negatives alike."""
 
+    pull = 1 / 24
+
     def loss(self, target_B: Tensor, negative_BM: Tensor, items: Items) -> Tensor:
         """See the class."""
         positive = -functional.logsigmoid(target_B)

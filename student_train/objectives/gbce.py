@@ -13,6 +13,8 @@ class GBCE(Objective):
     β = α (t (1 − 1/α) + 1/α) with sampling rate α = M / (N − 1) and calibration t: BCE at t = 0, calibrated at t = 1.
     """
 
+    pull = 1 / 24
+
     def loss(self, target_B: Tensor, negative_BM: Tensor, items: Items) -> Tensor:
         """Mean of −β log σ(ŷ_target) and −log(1 − σ(ŷ_negative)) over target and negatives alike."""
         rate = negative_BM.shape[1] / (len(items.popularity_N) - 1)

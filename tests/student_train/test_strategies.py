@@ -68,6 +68,11 @@ def test_soft_is_the_cross_entropy_with_the_teachers_softmax_over_its_list() -> 
     assert taught("soft", temperature=0.5) == pytest.approx(expected)
 
 
+def test_soft_weighs_less_beside_a_loss_of_few_items() -> None:
+    assert taught("soft", loss="bce") == pytest.approx(taught("soft") / 24)
+    assert taught("soft", loss="sampled_softmax") == pytest.approx(taught("soft"))
+
+
 def test_soft_weighs_rows_by_the_ranks_of_the_true_item() -> None:
     # The student ranks the true item 1 second; the teacher has it off its list of two, so third.
     weight = 2 * math.log(3) / (math.log(3) + math.log(4))
