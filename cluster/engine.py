@@ -90,7 +90,7 @@ class Engine:
         buffers = self.module.named_buffers() if self._keep_frozen and here else []
         return weights | {name: b.detach().cpu().clone() for name, b in buffers}
 
-    def _weights(self, here: bool) -> dict[str, Tensor]:
+    def _weights(self, here: bool = True) -> dict[str, Tensor]:
         named = [(n, p) for n, p in self.module.named_parameters() if self._keep_frozen or p.requires_grad]
         found = {}
         for name, parameter in named:  # one by one: at ZeRO stage 3 no device has room for all
