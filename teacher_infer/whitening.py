@@ -43,7 +43,8 @@ def whitening(items_NE: ItemRows, power: float) -> Whitening:
     axes_EC = axes_EC.flip(1)
     present_C = spread_C > spread_C.max() * 1e-6
     signs_C = _signs(items_NE, mean_E, axes_EC)
-    return Whitening(mean_E, axes_EC * torch.where(present_C, signs_C * spread_C.clamp(min=1e-300) ** -power, 0.0))
+    scaled_C = torch.where(present_C, signs_C * spread_C.clamp(min=1e-300) ** -power, 0.0)
+    return Whitening(mean_E, (axes_EC * scaled_C).contiguous())
 
 
 def _signs(items_NE: ItemRows, mean_E: Tensor, axes_EC: Tensor) -> Tensor:
