@@ -17,9 +17,7 @@ from teacher_infer.job import Engines, Job
 from teacher_infer.pool import work_through
 from teacher_infer.prompts import embedded
 from teacher_infer.store import PROGRESS_FOLDER, aside_file
-from teacher_infer.whitening import Whitening, whitening
-
-BLOCK = 65_536  # items put together at a time
+from teacher_infer.whitening import BLOCK, Whitening, whitening
 
 
 class EmbedTitles:

@@ -157,9 +157,11 @@ def error_of(trial: Trial) -> BaseException | None:
 
 def reason_of(error: BaseException | None) -> str:
     """One line that says what went wrong: of a traceback the last one."""
+    if error is None:
+        return "no reason given"
     if isinstance(error, RayActorError):
         return "its process died"
     if isinstance(error, ValidationError):
         return describe(error)
     lines = str(error).strip().splitlines()
-    return lines[-1][:300] if error and lines else type(error).__name__ if error else "no reason given"
+    return lines[-1][:300] if lines else type(error).__name__

@@ -35,11 +35,7 @@ QUIET_LOGGERS = ("ray.tune.analysis.experiment_analysis", "ray.tune.tune")
 
 
 def run_trials(
-    config: TuneConfig,
-    base: TrainConfig,
-    space: Space,
-    journal: Journal,
-    recorder: RunRecorder,
+    config: TuneConfig, base: TrainConfig, space: Space, journal: Journal, recorder: RunRecorder
 ) -> list[Record]:
     """Run the trials that the journal lacks, and return all in their order.
 
