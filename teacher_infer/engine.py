@@ -16,7 +16,7 @@ from torch import Tensor
 
 from cluster.errors import ConfigError, ModelError, StaleInputError
 from teacher_infer.config import VllmConfig
-from teacher_infer.prompts import fitted_prompt, prompt, response
+from teacher_infer.prompts import Template, fitted, history_text, prompt, response
 
 Task = Literal["generate", "embed"]
 Tokens = Sequence[int]
@@ -100,12 +100,11 @@ class VllmEngine:
 
     def prompts(self, histories: Sequence[Sequence[str]], kept_free: int) -> list[Prompt]:
         """The prompt of every history of titles that leaves ``kept_free`` tokens of the model's length."""
-        limit = self.room - kept_free
-        read = self._tokenizer([prompt(titles) for titles in histories])["input_ids"] if histories else []
-        return [
-            Prompt(tokens, 0) if len(tokens) <= limit else self._cut(titles, limit)
-            for titles, tokens in zip(histories, read, strict=True)
-        ]
+        return self._fitted(prompt, histories, self.room - kept_free)
+
+    def history_texts(self, histories: Sequence[Sequence[str]]) -> list[Prompt]:
+        """Every history of titles as one text to embed."""
+        return self._fitted(history_text, histories, self.room)
 
     def title_tokens(self, titles: Sequence[str]) -> list[list[int]]:
         """What the teacher would answer for each title, up to its end of text; cut to half of the model's length.
@@ -194,8 +193,11 @@ class VllmEngine:
         A causal LM gives the hidden state of the last token after the final norm, not normalised; a text-embedding
         model pools and normalises as it was trained to.
         """
-        read = self._tokenizer(list(texts), truncation=True, max_length=self.room)["input_ids"]
-        inputs = [{"prompt_token_ids": tokens or [self._tokenizer.eos_token_id]} for tokens in read]
+        return self.embed_tokens(self._tokenizer(list(texts), truncation=True, max_length=self.room)["input_ids"])
+
+    def embed_tokens(self, texts: Sequence[Tokens]) -> Tensor:
+        """Embeddings [len(texts), E] float32 of texts as tokens."""
+        inputs = [{"prompt_token_ids": list(tokens) or [self._tokenizer.eos_token_id]} for tokens in texts]
         outputs = self._llm.embed(inputs, lora_request=self._lora, use_tqdm=False)
         return torch.tensor([output.outputs.embedding for output in outputs], dtype=torch.float32)
 
@@ -213,8 +215,15 @@ class VllmEngine:
             outputs += self._llm.generate(inputs[part], parameters[part], lora_request=self._lora, use_tqdm=False)
         return outputs
 
-    def _cut(self, titles: Sequence[str], limit: int) -> Prompt:
-        text, dropped = fitted_prompt(titles, lambda text: len(self._tokenizer(text)["input_ids"]), limit)
+    def _fitted(self, template: Template, histories: Sequence[Sequence[str]], limit: int) -> list[Prompt]:
+        read = self._tokenizer([template(titles) for titles in histories])["input_ids"] if histories else []
+        return [
+            Prompt(tokens, 0) if len(tokens) <= limit else self._cut(template, titles, limit)
+            for titles, tokens in zip(histories, read, strict=True)
+        ]
+
+    def _cut(self, template: Template, titles: Sequence[str], limit: int) -> Prompt:
+        text, dropped = fitted(template, titles, lambda text: len(self._tokenizer(text)["input_ids"]), limit)
         return Prompt(self._tokenizer(text)["input_ids"][-limit:], dropped)
 
 

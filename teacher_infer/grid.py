@@ -17,36 +17,46 @@ from torch.nn import functional
 # all right with a probability above 1 - 10^-7.
 DEVIATION = math.sqrt(math.log(1e18) / 2)
 REACH = 4.0  # the grid's range, in root mean squares of a coordinate: finer steps against more that is clamped
-ROUNDING = 1e-2  # steps that float64's rounding may add to a distance: enough for points 10^10 steps away
+SIDE = 64  # points are filled up with zeros to rows of this length, so that the rotation has two small sides
 OUT = torch.iinfo(torch.int32).max  # stands for items left out
+
+
+def filled(width: int) -> int:
+    """Coordinates of a point on the grid."""
+    return -(-width // SIDE) * SIDE
 
 
 @dataclass(frozen=True)
 class Placed:
-    """Points on the grid: positions [B, E'] int8 (E' is E filled up to a multiple of 8), their squares [B] int32."""
+    """Points on the grid.
+
+    Positions [B, E'] int8 (E' is E filled up to a multiple of ``SIDE``), the squares of these [B] int32, and how far
+    from the centre the points are [B] float32, before they are clamped.
+    """
 
     points: Tensor
     squares: Tensor
+    lengths: Tensor
 
     @classmethod
     def empty(cls, count: int, width: int, device: torch.device) -> "Placed":
         """Room for ``count`` points [E]."""
-        points = torch.empty(count, -(-width // 8) * 8, dtype=torch.int8, device=device)
-        return cls(points, torch.empty(count, dtype=torch.int32, device=device))
+        points = torch.empty(count, filled(width), dtype=torch.int8, device=device)
+        return cls(points, *(torch.empty(count, dtype=dtype, device=device) for dtype in (torch.int32, torch.float32)))
 
     def __setitem__(self, rows: slice, placed: "Placed") -> None:
-        self.points[rows], self.squares[rows] = placed.points, placed.squares
+        self.points[rows], self.squares[rows], self.lengths[rows] = placed.points, placed.squares, placed.lengths
 
     def __getitem__(self, rows: slice | Tensor) -> "Placed":
-        return Placed(self.points[rows], self.squares[rows])
+        return Placed(self.points[rows], self.squares[rows], self.lengths[rows])
 
 
 @dataclass(frozen=True)
 class Grid:
-    """A grid over points [E]; tensors are float64 and live on one device."""
+    """A grid over points [E]; tensors are float32 and live on one device."""
 
     centre_E: Tensor
-    offset_E: Tensor
+    offset: Tensor  # seen as a matrix, like the points
     left: Tensor  # the rotation turns a point, seen as a matrix, by one orthogonal matrix from each side
     right: Tensor
     step: float
@@ -54,40 +64,55 @@ class Grid:
 
     @classmethod
     def fit(cls, sample_SE: Tensor) -> "Grid":
-        """A grid for points that are distributed like these (float64)."""
-        width = sample_SE.shape[1]
+        """A grid for points that are distributed like these."""
+        device, width = sample_SE.device, filled(sample_SE.shape[1])
         rows = max(divisor for divisor in range(1, math.isqrt(width) + 1) if width % divisor == 0)
         generator = torch.Generator().manual_seed(0)
-        left, right = (_rotation(size, generator) for size in (rows, width // rows))
-        offset_E = torch.rand(width, generator=generator, dtype=torch.float64) - 0.5
-        centre_E = sample_SE.mean(0)
+        left, right = (_rotation(size, generator).to(device) for size in (rows, width // rows))
+        offset = (torch.rand(rows, width // rows, generator=generator) - 0.5).to(device)
+        centre_E = sample_SE.mean(0, dtype=torch.float64)
         squares_S = (sample_SE - centre_E).square().sum(1)
         # The median: a few far points must not coarsen the grid for all.
         spread = math.sqrt(squares_S.median().item() / width) or math.sqrt(squares_S.mean().item() / width) or 1.0
         positions = min(127, math.isqrt((2**31 - 1) // width) // 2)  # squared distances must fit int32
         step = REACH * spread / positions
-        device = sample_SE.device
-        return cls(centre_E, offset_E.to(device), left.to(device), right.to(device), step, positions)
+        return cls(centre_E.float(), offset, left, right, step, positions)
 
     def place(self, points_BE: Tensor) -> Placed:
-        """Grid positions of float64 points."""
-        rows, columns = len(self.left), len(self.right)
-        scaled_BE = (points_BE - self.centre_E).mul_(1 / self.step)
-        turned_BE = (self.left @ scaled_BE.view(-1, rows, columns) @ self.right).view(scaled_BE.shape)
-        limit = self.positions - 0.5
-        placed_BE = turned_BE.clamp_(-limit, limit).add_(self.offset_E).round_()
-        squares_B = torch.linalg.vecdot(placed_BE, placed_BE).to(torch.int32)
-        return Placed(functional.pad(placed_BE.to(torch.int8), (0, -placed_BE.shape[1] % 8)), squares_B)
+        """Grid positions of float32 points."""
+        centred_BE = points_BE - self.centre_E
+        lengths_B = torch.linalg.vector_norm(centred_BE, dim=1)
+        filled_BE = functional.pad(centred_BE, (0, self.offset.numel() - centred_BE.shape[1]))
+        half_turned = filled_BE.view(-1, *self.offset.shape) @ self.right
+        offset, left = (matrix.expand(len(half_turned), -1, -1) for matrix in (self.offset, self.left / self.step))
+        placed = torch.baddbmm(offset, left, half_turned).clamp_(-self.positions, self.positions).round_()
+        # Of a row of such a matrix, float32 holds the square in full.
+        squares_B = torch.linalg.vecdot(placed, placed).sum(1, dtype=torch.float64).to(torch.int32)
+        return Placed(placed.view(filled_BE.shape).to(torch.int8), squares_B, lengths_B)
 
-    def reach(self, distances_B: Tensor) -> Tensor:
-        """Squared grid distances [B] float64 that no point within ``distances_B`` of the query exceeds.
+    def reach(self, distances_B: Tensor, lengths_B: Tensor) -> Tensor:
+        """Squared grid distances [B] float64 that no point within ``distances_B`` of a query exceeds.
+
+        Args:
+            distances_B: distances in float32, as the exact ones are computed.
+            lengths_B: how far from the grid's centre the queries are.
 
         A coordinate that differs by x steps differs by x on average on the grid, by ``variance ≤ 1/4`` more in the
         square, and the square takes two values at most ``2|x| + 1`` apart.
         """
-        steps_B = distances_B / self.step + ROUNDING
-        root = math.sqrt(len(self.offset_E))
-        return steps_B.square() + root**2 / 4 + DEVIATION * (2 * steps_B + root)
+        distances_B, lengths_B = distances_B.double(), lengths_B.double()
+        # The point is at most ``length + distance`` from the centre.
+        steps_B = (distances_B + self._rounding() * (2 * lengths_B + distances_B)) / self.step
+        width = self.offset.numel()
+        return steps_B.square() + width / 4 + DEVIATION * (2 * steps_B + math.sqrt(width))
+
+    def _rounding(self) -> float:
+        """What float32 may add to a distance, as a share of the distances from the centre of its points.
+
+        A product with an orthogonal matrix of n columns is off by n roundings of a coordinate at most, by √n as many
+        of all n, and the sum of squares in a distance by fewer.
+        """
+        return torch.finfo(torch.float32).eps * (8 + sum(len(side) ** 1.5 for side in (self.left, self.right)))
 
 
 def near(queries: Placed, items: Placed) -> Tensor:
@@ -107,4 +132,4 @@ def _dots(queries_BE: Tensor, items_ME: Tensor) -> Tensor:
 
 
 def _rotation(size: int, generator: torch.Generator) -> Tensor:
-    return torch.linalg.qr(torch.randn(size, size, generator=generator, dtype=torch.float64))[0]
+    return torch.linalg.qr(torch.randn(size, size, generator=generator, dtype=torch.float64))[0].float()

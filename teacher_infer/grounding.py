@@ -1,13 +1,15 @@
 """Nearest items of the catalogue: exact, in blocks of bounded memory, without sorting the catalogue.
 
 A first pass over the catalogue picks candidates by their distance on a grid of small integers (:mod:`grid`). The
-candidates are then measured exactly (:mod:`exact`) and ordered by (distance, item index). The grid's error bound says
-which rows may have nearer items beyond their candidates; they get more candidates, and in the end the whole catalogue.
+candidates are then measured (:mod:`exact`) and ordered by (distance, item index). The grid's error bound says which
+candidates need no measuring, and which rows may have nearer items beyond their candidates; these rows get more
+candidates, and in the end the whole catalogue.
 Scores and items of a row never depend on the rows or blocks beside it.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -17,12 +19,13 @@ from cluster.errors import ConfigError, DataError
 from data_prep.schema import ScoreKind
 from teacher_infer.copies import copy_numbers
 from teacher_infer.exact import Exact, slices
-from teacher_infer.grid import OUT, Grid, Placed, near
+from teacher_infer.grid import OUT, Grid, Placed, filled, near
 from teacher_infer.item_file import ItemFile, ItemRows
 
 MEMORY = 512 << 20
 SPARE = 44  # candidates beyond K: enough where the data have no crowds
 MANY = 1024  # candidates of rows for which that was not enough
+STRIDE = 4  # candidates at least that are measured before the bound is asked again
 SAMPLE = 2048  # items that the grid is fitted to
 
 
@@ -52,7 +55,7 @@ class Catalogue:
         self._items_NE = embeddings_NE
         self._count, self._width = embeddings_NE.shape
         self._device = torch.device(device)
-        least = 8 * max(64 * self._width, 32 * MANY)
+        least = 8 * max(64 * filled(self._width), 32 * MANY)
         if memory < least:
             raise ConfigError(f"--grounding-memory {memory}: embeddings of width {self._width} need at least {least}")
         self._share = memory // 8  # queries, candidates, grid distances, exact ones: one each; items: two
@@ -62,7 +65,7 @@ class Catalogue:
         self._grid = Grid.fit(self._exact.points(embeddings_NE[numbers_S]))
         self._copy_N = copy_numbers(embeddings_NE, self._share).to(self._device)
         # Small enough to be kept, the grid positions are computed once; else anew for every call of `rank`.
-        self._kept = list(self._place_blocks()) if self._count * self._width <= 2 * self._share else None
+        self._kept = list(self._place_blocks()) if self._count * filled(self._width) <= 2 * self._share else None
 
     @classmethod
     def open(cls, file: Path, kind: ScoreKind, memory: int = MEMORY, device: torch.device | str = "cpu") -> "Catalogue":
@@ -92,7 +95,7 @@ class Catalogue:
             raise ValueError("the embedding of an answer or a history is not finite")
         items_QK = torch.empty(len(queries_QE), k, dtype=torch.int64)
         scores_QK = torch.empty(len(queries_QE), k)
-        for rows in slices(len(queries_QE), self._share // self._width):
+        for rows in slices(len(queries_QE), self._share // filled(self._width)):
             excluded_BL = None if excluded_QL is None else excluded_QL[rows].to(self._device)
             nearest = _Nearest(queries_QE[rows], excluded_BL, k)
             self._rank_rows(nearest)
@@ -112,23 +115,24 @@ class Catalogue:
         return scores_Q
 
     def _scores(self, distances: Tensor) -> Tensor:
-        return (1 - distances.square() / 2 if self.kind == "cosine" else distances).float()
+        return 1 - distances.square() / 2 if self.kind == "cosine" else distances
 
     def _place(self, embeddings_NE: ItemRows, first: int, count: int) -> Placed:
         """Grid positions of some rows of items or queries."""
         placed = Placed.empty(count, self._width, self._device)
 
         def place(rows: slice) -> None:
-            points_BE = self._exact.points(embeddings_NE[slice(first + rows.start, first + rows.stop)])
-            if not points_BE.sum().isfinite():
+            placed[rows] = self._grid.place(
+                self._exact.points(embeddings_NE[slice(first + rows.start, first + rows.stop)])
+            )
+            if not placed.lengths[rows].isfinite().all():
                 raise DataError("item embeddings hold values that are not finite: the teacher's model is broken")
-            placed[rows] = self._grid.place(points_BE)
 
         self._exact.each(place, slices(count, self._exact.rows))
         return placed
 
     def _place_blocks(self) -> Iterator[tuple[int, Placed]]:
-        for block in slices(self._count, self._share // self._width):
+        for block in slices(self._count, self._share // filled(self._width)):
             yield block.start, self._place(self._items_NE, block.start, block.stop - block.start)
 
     def _rank_rows(self, nearest: "_Nearest") -> None:
@@ -137,7 +141,8 @@ class Catalogue:
         for spare in (SPARE, MANY):
             width = min(nearest.k + spare, self._count)
             parts = unsure_P.split(max(1, self._share // (64 * width)))
-            unsure_P = torch.cat([part_P[~self._rank_candidates(nearest, queries, part_P, width)] for part_P in parts])
+            certain = [self._rank_candidates(nearest, queries[part_P], part_P, width) for part_P in parts]
+            unsure_P = unsure_P[~torch.cat(certain)]
             if not len(unsure_P):
                 return
         self._rank_exactly(nearest, unsure_P)
@@ -171,43 +176,32 @@ class Catalogue:
     def _rank_candidates(self, nearest: "_Nearest", queries: Placed, rows_P: Tensor, width: int) -> Tensor:
         """Rank some rows among their candidates; [P] bool says of which rows that is all there is to know."""
         excluded_PL = None if nearest.excluded_BL is None else nearest.excluded_BL[rows_P]
-        near_PC, items_PC = self._candidates(queries[rows_P], excluded_PL, nearest.k, width)
-        squares_P = queries.squares[rows_P]
-        distances_PC = torch.full(near_PC.shape, torch.inf, dtype=torch.float64, device=self._device)
+        near_PC, items_PC = self._candidates(queries, excluded_PL, nearest.k, width)
+        distances_PC = torch.full(near_PC.shape, torch.inf, device=self._device)
+        reach_P = torch.full((len(rows_P),), torch.inf, dtype=torch.float64, device=self._device)
 
-        def measure_first(rows: slice) -> None:
-            points_BE = self._exact.points(nearest.queries_BE[rows_P[rows]])
-            distances_PC[rows, : nearest.k] = self._exact.distances(points_BE, items_PC[rows, : nearest.k])
+        def measure(at_R: Tensor, columns: slice) -> None:
+            points_RE = self._exact.points(nearest.queries_BE[rows_P[at_R]])
+            distances_RC = self._exact.distances(points_RE, items_PC[at_R, columns])
+            distances_PC[at_R, columns] = distances_RC.masked_fill_(near_PC[at_R, columns] == OUT, torch.inf)
 
-        def measure_rest(pairs: slice) -> None:
-            row_R, column_R = row_of[pairs], column_of[pairs]
-            points_RE = self._exact.points(nearest.queries_BE[rows_P[row_R]])
-            distances_PC[row_R, column_R] = self._exact.distances(points_RE, items_PC[row_R, column_R, None])[:, 0]
-
-        self._exact.each(measure_first, slices(len(rows_P), self._exact.pairs // nearest.k))
-        distances_PC[near_PC == OUT] = torch.inf
-        # Candidates beyond the reach of the first K are not among the nearest.
-        farthest_P = distances_PC[:, : nearest.k].amax(1)
-        near_P1 = (self._grid.reach(farthest_P) - squares_P)[:, None]
-        # On the CPU, where rows are numbered; such numbers index the tensors of a GPU too.
-        row_of, column_of = (near_PC[:, nearest.k :] <= near_P1).nonzero().cpu().unbind(1)
-        column_of = column_of + nearest.k
-        within = self._exact.may_be_within(
-            farthest_P[row_of], nearest.queries_BE, rows_P[row_of], items_PC[row_of, column_of]
-        ).cpu()
-        row_of, column_of = row_of[within], column_of[within]
-        self._exact.each(measure_rest, slices(len(row_of), self._exact.rows))
-        distances_PC[near_PC == OUT] = torch.inf
-        distances_PK, items_PK = _first(distances_PC, items_PC, nearest.k)
-        reach_P = self._grid.reach(distances_PK[:, -1]) - squares_P
-        nearest.put(rows_P, distances_PK, items_PK)
+        for columns in _columns(nearest.k, width):
+            # The nearest on the grid come first: beyond the reach of the K nearest so far, no candidate is nearer.
+            open_R = (near_PC[:, columns.start] <= reach_P).nonzero()[:, 0].cpu()
+            if not len(open_R):
+                break
+            parts = open_R.split(max(1, self._exact.pairs // (columns.stop - columns.start)))
+            self._exact.each(partial(measure, columns=columns), parts)
+            farthest_R = distances_PC[open_R].kthvalue(nearest.k).values
+            reach_P[open_R] = self._grid.reach(farthest_R, queries.lengths[open_R]) - queries.squares[open_R]
+        nearest.put(rows_P, *_first(distances_PC, items_PC, nearest.k))
         if width == self._count:
             return torch.ones(len(rows_P), dtype=torch.bool)
         return (near_PC[:, -1] > reach_P).cpu()
 
     def _rank_exactly(self, nearest: "_Nearest", rows_P: Tensor) -> None:
         """Rank some rows by exact distances to the whole catalogue."""
-        distances_PK = torch.full((len(rows_P), nearest.k), torch.inf, dtype=torch.float64, device=self._device)
+        distances_PK = torch.full((len(rows_P), nearest.k), torch.inf, device=self._device)
         items_PK = torch.zeros(distances_PK.shape, dtype=torch.int64, device=self._device)
         for block in slices(self._count, self._share // (32 * self._width)):
             points_ME = self._exact.points(self._items_NE[block])
@@ -231,7 +225,7 @@ class _Nearest:
 
     def __init__(self, queries_BE: Tensor, excluded_BL: Tensor | None, k: int) -> None:
         self.queries_BE, self.excluded_BL, self.k = queries_BE, excluded_BL, k
-        self.distances_BK = torch.empty(len(queries_BE), k, dtype=torch.float64)
+        self.distances_BK = torch.empty(len(queries_BE), k)
         self.items_BK = torch.empty(len(queries_BE), k, dtype=torch.int64)
 
     def put(self, rows_P: Tensor, distances_PK: Tensor, items_PK: Tensor) -> None:
@@ -243,6 +237,14 @@ def _mask(values_BM: Tensor, columns_BL: Tensor, value: float) -> None:
     inside = (columns_BL >= 0) & (columns_BL < values_BM.shape[1])
     rows, at = inside.nonzero(as_tuple=True)
     values_BM[rows, columns_BL[rows, at]] = value
+
+
+def _columns(k: int, width: int) -> Iterator[slice]:
+    """The first ``k`` columns of ``width``, then an eighth more at a time."""
+    start, stop = 0, k
+    while start < width:
+        yield slice(start, stop)
+        start, stop = stop, min(stop + max(STRIDE, stop // 8), width)
 
 
 def _first(distances_BC: Tensor, items_BC: Tensor, k: int) -> tuple[Tensor, Tensor]:

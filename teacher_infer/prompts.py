@@ -8,6 +8,8 @@ QUESTION = "\nName the title that comes next.\nAnswer:"
 QUOTE = '"'
 SEPARATOR = ","
 
+Template = Callable[[Sequence[str]], str]
+
 
 def quoted(title: str) -> str:
     """A title as it stands in prompts and responses; quotes inside it become apostrophes."""
@@ -40,16 +42,18 @@ def title_of(text: str) -> str:
     return line.split(QUOTE, 1)[0].strip()
 
 
-def fitted_prompt(titles: Sequence[str], count_tokens: Callable[[str], int], limit: int) -> tuple[str, int]:
-    """The prompt of the newest titles that fit into ``limit`` tokens.
+def fitted(
+    template: Template, titles: Sequence[str], count_tokens: Callable[[str], int], limit: int
+) -> tuple[str, int]:
+    """The text of the newest titles that fit into ``limit`` tokens.
 
     Oldest titles go first; a single title that is still too long is cut at its end.
 
     Returns:
-        the prompt, and how many titles were dropped.
+        the text, and how many titles were dropped.
     """
     dropped = 0
-    while count_tokens(text := prompt(titles)) > limit:
+    while count_tokens(text := template(titles)) > limit:
         if len(titles) > 1:
             titles, dropped = titles[1:], dropped + 1
         elif len(titles[0]) > 1:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from data_prep.reading import read_rows, shards
 from data_prep.schema import Split
-from teacher_infer.prompts import INTRODUCTION, QUESTION, fitted_prompt, prompt, response
+from teacher_infer.prompts import INTRODUCTION, QUESTION, fitted, prompt, response
 
 IGNORED = -100
 POOL = 50  # batches that are sorted by length together
@@ -89,7 +89,7 @@ def encode(rows: pa.Table, titles: Sequence[str], tokenizer: Any, max_tokens: in
     for row, tokens in enumerate(_ids(tokenizer, texts)):
         room = max_tokens - len(answers[targets[row]])
         if len(tokens) > room:
-            texts[row], lost = fitted_prompt(histories[row], lambda text: len(tokenizer(text)["input_ids"]), room)
+            texts[row], lost = fitted(prompt, histories[row], lambda text: len(tokenizer(text)["input_ids"]), room)
             dropped += lost
     read = tokenizer(texts, return_offsets_mapping=True)
     examples = []

@@ -12,7 +12,6 @@ from teacher_infer.config import TeachConfig
 from teacher_infer.engine import VllmEngine
 from teacher_infer.grounding import Catalogue
 from teacher_infer.item_file import ItemRows
-from teacher_infer.prompts import history_text
 from teacher_infer.rankers.base import Ranked, Rows, padded
 from teacher_infer.tally import Tally, list_gains
 from teacher_infer.whitening import Whitening
@@ -66,10 +65,16 @@ class Embed:
         return sums_BE / (weights_BL * (newest_first_BL < padding)).sum(1, keepdim=True)
 
     def _embedded(self, histories: Sequence[Sequence[int]]) -> tuple[Tensor, Tally]:
-        texts = [history_text([self._titles[item] for item in history]) for history in histories]
-        distinct = list(dict.fromkeys(texts))
-        values = self._embedder().embed(distinct)
+        engine = self._embedder()
+        texts = engine.history_texts([[self._titles[item] for item in history] for history in histories])
+        place_of: dict[tuple[int, ...], int] = {}
+        places = [place_of.setdefault(tuple(text.tokens), len(place_of)) for text in texts]
+        values = engine.embed_tokens(list(place_of))
         if self._whitening:
             values = self._whitening(values)
-        place_of = {text: place for place, text in enumerate(distinct)}
-        return values[[place_of[text] for text in texts]], Tally(prompts=len(distinct))
+        tally = Tally(
+            prompts=len(place_of),
+            prompt_tokens=sum(map(len, place_of)),
+            dropped_titles=sum(text.dropped for text in texts),
+        )
+        return values[places], tally

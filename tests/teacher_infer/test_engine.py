@@ -73,6 +73,9 @@ def test_oldest_titles_go_where_the_model_has_no_room(generator):
     long, short = generator(generate, histories, 512 - 120)
     assert long.dropped > 0 == short.dropped
     assert long.prompt_tokens <= 120
+    long, short = generator(lambda engine, asked: engine.history_texts(asked), [["Red Castle"] * 400, ["Red Castle"]])
+    assert long.dropped > 0 == short.dropped
+    assert len(short.tokens) < 400 < len(long.tokens) <= 512
 
 
 def test_embedding_equals_the_last_hidden_state(tiny_teacher, reference):

@@ -1,4 +1,4 @@
-from teacher_infer.prompts import fingerprint, fitted_prompt, prompt, quoted, response, title_of
+from teacher_infer.prompts import fingerprint, fitted, prompt, quoted, response, title_of
 
 TITLES = ["Alpha", 'The "Big" One', "Gamma"]
 
@@ -26,20 +26,20 @@ def test_broken_answers_still_give_a_title():
 
 
 def test_oldest_titles_are_dropped_until_the_prompt_fits():
-    text, dropped = fitted_prompt(TITLES, words, words(prompt(TITLES[1:])))
+    text, dropped = fitted(prompt, TITLES, words, words(prompt(TITLES[1:])))
     assert (text, dropped) == (prompt(TITLES[1:]), 1)
-    assert fitted_prompt(TITLES, words, 100) == (prompt(TITLES), 0)
+    assert fitted(prompt, TITLES, words, 100) == (prompt(TITLES), 0)
 
 
 def test_a_single_title_that_does_not_fit_is_cut():
-    text, dropped = fitted_prompt(["Old", "x" * 10_000], len, 200)
+    text, dropped = fitted(prompt, ["Old", "x" * 10_000], len, 200)
     assert dropped == 1
     assert len(text) <= 200
     assert quoted("xx")[:-1] in text
 
 
 def test_a_limit_below_the_empty_prompt_ends():
-    assert fitted_prompt(["Alpha"], words, 1)[0] == prompt(["A"]).replace('"A"', '"A"')
+    assert fitted(prompt, ["Alpha"], words, 1)[0] == prompt(["A"]).replace('"A"', '"A"')
 
 
 def test_fingerprint_names_the_template():
