@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from data_prep.reading import read_titles
 from data_prep.schema import EMBEDDINGS_FILE, EMBEDDINGS_TENSOR
-from teacher_infer.exact import slices
+from teacher_infer.blocks import slices
 from teacher_infer.item_file import ItemFile
 from teacher_infer.job import Engines, Job
 from teacher_infer.pool import work_through

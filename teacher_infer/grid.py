@@ -13,11 +13,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from teacher_infer.blocks import slices
+
 # The bound is exceeded for one pair in 10^18. Only the K nearest of a query matter: a billion queries with K = 20 are
 # all right with a probability above 1 - 10^-7.
 DEVIATION = math.sqrt(math.log(1e18) / 2)
 REACH = 4.0  # the grid's range, in root mean squares of a coordinate: finer steps against more that is clamped
 SIDE = 64  # points are filled up with zeros to rows of this length, so that the rotation has two small sides
+TILE = 1024  # items multiplied at a time on a CPU, whose cache they and the products fit
 OUT = torch.iinfo(torch.int32).max  # stands for items left out
 
 
@@ -94,13 +97,12 @@ class Grid:
         """Squared grid distances [B] float64 that no point within ``distances_B`` of a query exceeds.
 
         Args:
-            distances_B: distances in float32, as the exact ones are computed.
+            distances_B: exact distances.
             lengths_B: how far from the grid's centre the queries are.
 
         A coordinate that differs by x steps differs by x on average on the grid, by ``variance ≤ 1/4`` more in the
         square, and the square takes two values at most ``2|x| + 1`` apart.
         """
-        distances_B, lengths_B = distances_B.double(), lengths_B.double()
         # The point is at most ``length + distance`` from the centre.
         steps_B = (distances_B + self._rounding() * (2 * lengths_B + distances_B)) / self.step
         width = self.offset.numel()
@@ -110,15 +112,16 @@ class Grid:
         """What float32 may add to a distance, as a share of the distances from the centre of its points.
 
         A product with an orthogonal matrix of n columns is off by n roundings of a coordinate at most, by √n as many
-        of all n, and the sum of squares in a distance by fewer.
+        of all n.
         """
         return torch.finfo(torch.float32).eps * (8 + sum(len(side) ** 1.5 for side in (self.left, self.right)))
 
 
-def near(queries: Placed, items: Placed) -> Tensor:
+def near(queries: Placed, items: Placed, out_BM: Tensor) -> Tensor:
     """Squared grid distances [B, M] int32, less the square of the query itself: exact, so the same in any block."""
-    dots_BM = _dots(queries.points, items.points)
-    return torch.sub(items.squares, dots_BM, alpha=2, out=dots_BM)
+    for part in slices(len(items.squares), len(items.squares) if out_BM.is_cuda else TILE):
+        torch.sub(items.squares[part], _dots(queries.points, items.points[part]), alpha=2, out=out_BM[:, part])
+    return out_BM
 
 
 def _dots(queries_BE: Tensor, items_ME: Tensor) -> Tensor:

@@ -1,15 +1,14 @@
 """Nearest items of the catalogue: exact, in blocks of bounded memory, without sorting the catalogue.
 
 A first pass over the catalogue picks candidates by their distance on a grid of small integers (:mod:`grid`). The
-candidates are then measured (:mod:`exact`) and ordered by (distance, item index). The grid's error bound says which
-candidates need no measuring, and which rows may have nearer items beyond their candidates; these rows get more
+candidates are then measured exactly (:mod:`exact`) and ordered by (distance, item index). The grid's error bound says
+which candidates need no measuring, and which rows may have nearer items beyond their candidates; these rows get more
 candidates, and in the end the whole catalogue.
 Scores and items of a row never depend on the rows or blocks beside it.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -17,8 +16,9 @@ from torch import Tensor
 
 from cluster.errors import ConfigError, DataError
 from data_prep.schema import ScoreKind
+from teacher_infer.blocks import each_core, slices
 from teacher_infer.copies import copy_numbers
-from teacher_infer.exact import Exact, slices
+from teacher_infer.exact import Exact
 from teacher_infer.grid import OUT, Grid, Placed, filled, near
 from teacher_infer.item_file import ItemFile, ItemRows
 
@@ -26,6 +26,7 @@ MEMORY = 512 << 20
 SPARE = 44  # candidates beyond K: enough where the data have no crowds
 MANY = 1024  # candidates of rows for which that was not enough
 STRIDE = 4  # candidates at least that are measured before the bound is asked again
+DEPTH = 16  # grid distances of which only the smallest is looked at first
 SAMPLE = 2048  # items that the grid is fitted to
 
 
@@ -105,17 +106,11 @@ class Catalogue:
 
     def scores(self, queries_QE: Tensor, items_Q: Tensor) -> Tensor:
         """The score [Q] float32 of one item per query, excluded or not."""
-        scores_Q = torch.empty(len(queries_QE))
-
-        def score(rows: slice) -> None:
-            distances_B1 = self._exact.distances(self._exact.points(queries_QE[rows]), items_Q[rows, None])
-            scores_Q[rows] = self._scores(distances_B1)[:, 0].cpu()
-
-        self._exact.each(score, slices(len(queries_QE), self._exact.rows))
-        return scores_Q
+        distances_Q1 = self._exact.distances(queries_QE, torch.arange(len(queries_QE)), items_Q[:, None])
+        return self._scores(distances_Q1[:, 0]).cpu()
 
     def _scores(self, distances: Tensor) -> Tensor:
-        return 1 - distances.square() / 2 if self.kind == "cosine" else distances
+        return (1 - distances.square() / 2 if self.kind == "cosine" else distances).float()
 
     def _place(self, embeddings_NE: ItemRows, first: int, count: int) -> Placed:
         """Grid positions of some rows of items or queries."""
@@ -128,7 +123,7 @@ class Catalogue:
             if not placed.lengths[rows].isfinite().all():
                 raise DataError("item embeddings hold values that are not finite: the teacher's model is broken")
 
-        self._exact.each(place, slices(count, self._exact.rows))
+        each_core(place, slices(count, self._exact.rows), self._device)
         return placed
 
     def _place_blocks(self) -> Iterator[tuple[int, Placed]]:
@@ -161,13 +156,16 @@ class Catalogue:
             count = len(block.squares)
             surplus_M = self._surplus(start, count, k, excluded_BL)
             some_surplus = bool(surplus_M.any())
-            for rows in slices(shape[0], self._share // (4 * count)):
-                near_BM = near(queries[rows], block)
+            parts = slices(shape[0], self._share // (4 * count))
+            # One buffer for all: fresh memory costs as much as what is put into it.
+            buffer_BM = torch.empty(parts[0].stop, count, dtype=torch.int32, device=self._device)
+            for rows in parts:
+                near_BM = near(queries[rows], block, buffer_BM[: rows.stop - rows.start])
                 if some_surplus:
                     near_BM.masked_fill_(surplus_M, OUT)
                 if excluded_BL is not None:
                     _mask(near_BM, excluded_BL[rows] - start, OUT)
-                best, at = near_BM.topk(min(width, count), largest=False)
+                best, at = _smallest(near_BM, min(width, count))
                 best, at = torch.cat([near_BC[rows], best], 1), torch.cat([items_BC[rows], at + start], 1)
                 near_BC[rows], order = best.topk(width, largest=False)
                 items_BC[rows] = at.gather(1, order)
@@ -177,21 +175,15 @@ class Catalogue:
         """Rank some rows among their candidates; [P] bool says of which rows that is all there is to know."""
         excluded_PL = None if nearest.excluded_BL is None else nearest.excluded_BL[rows_P]
         near_PC, items_PC = self._candidates(queries, excluded_PL, nearest.k, width)
-        distances_PC = torch.full(near_PC.shape, torch.inf, device=self._device)
+        distances_PC = torch.full(near_PC.shape, torch.inf, dtype=torch.float64, device=self._device)
         reach_P = torch.full((len(rows_P),), torch.inf, dtype=torch.float64, device=self._device)
-
-        def measure(at_R: Tensor, columns: slice) -> None:
-            points_RE = self._exact.points(nearest.queries_BE[rows_P[at_R]])
-            distances_RC = self._exact.distances(points_RE, items_PC[at_R, columns])
-            distances_PC[at_R, columns] = distances_RC.masked_fill_(near_PC[at_R, columns] == OUT, torch.inf)
-
         for columns in _columns(nearest.k, width):
             # The nearest on the grid come first: beyond the reach of the K nearest so far, no candidate is nearer.
             open_R = (near_PC[:, columns.start] <= reach_P).nonzero()[:, 0].cpu()
             if not len(open_R):
                 break
-            parts = open_R.split(max(1, self._exact.pairs // (columns.stop - columns.start)))
-            self._exact.each(partial(measure, columns=columns), parts)
+            distances_RC = self._exact.distances(nearest.queries_BE, rows_P[open_R], items_PC[open_R, columns])
+            distances_PC[open_R, columns] = distances_RC.masked_fill_(near_PC[open_R, columns] == OUT, torch.inf)
             farthest_R = distances_PC[open_R].kthvalue(nearest.k).values
             reach_P[open_R] = self._grid.reach(farthest_R, queries.lengths[open_R]) - queries.squares[open_R]
         nearest.put(rows_P, *_first(distances_PC, items_PC, nearest.k))
@@ -201,15 +193,14 @@ class Catalogue:
 
     def _rank_exactly(self, nearest: "_Nearest", rows_P: Tensor) -> None:
         """Rank some rows by exact distances to the whole catalogue."""
-        distances_PK = torch.full((len(rows_P), nearest.k), torch.inf, device=self._device)
+        distances_PK = torch.full((len(rows_P), nearest.k), torch.inf, dtype=torch.float64, device=self._device)
         items_PK = torch.zeros(distances_PK.shape, dtype=torch.int64, device=self._device)
         for block in slices(self._count, self._share // (32 * self._width)):
-            points_ME = self._exact.points(self._items_NE[block])
             numbers_M = torch.arange(block.start, block.stop, device=self._device)
-            for some in slices(len(rows_P), self._share // (64 * len(points_ME))):
+            surplus_M = self._surplus(block.start, len(numbers_M), nearest.k, nearest.excluded_BL)
+            for some in slices(len(rows_P), self._share // (64 * len(numbers_M))):
                 rows_B = rows_P[some]
-                distances_BM = self._exact.block_distances(self._exact.points(nearest.queries_BE[rows_B]), points_ME)
-                surplus_M = self._surplus(block.start, len(points_ME), nearest.k, nearest.excluded_BL)
+                distances_BM = self._exact.block_distances(nearest.queries_BE[rows_B], block)
                 distances_BM.masked_fill_(surplus_M, torch.inf)
                 if nearest.excluded_BL is not None:
                     _mask(distances_BM, nearest.excluded_BL[rows_B] - block.start, torch.inf)
@@ -225,7 +216,7 @@ class _Nearest:
 
     def __init__(self, queries_BE: Tensor, excluded_BL: Tensor | None, k: int) -> None:
         self.queries_BE, self.excluded_BL, self.k = queries_BE, excluded_BL, k
-        self.distances_BK = torch.empty(len(queries_BE), k)
+        self.distances_BK = torch.empty(len(queries_BE), k, dtype=torch.float64)
         self.items_BK = torch.empty(len(queries_BE), k, dtype=torch.int64)
 
     def put(self, rows_P: Tensor, distances_PK: Tensor, items_PK: Tensor) -> None:
@@ -245,6 +236,24 @@ def _columns(k: int, width: int) -> Iterator[slice]:
     while start < width:
         yield slice(start, stop)
         start, stop = stop, min(stop + max(STRIDE, stop // 8), width)
+
+
+def _smallest(values_BM: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The ``count`` smallest values of each row, in any order, and their columns.
+
+    In stacks of ``DEPTH`` values each, they are in the ``count`` stacks with the smallest tops.
+    """
+    width = values_BM.shape[1] // DEPTH
+    if width < 2 * count:
+        best, at = values_BM.topk(count, largest=False, sorted=False)
+        return best, at
+    stacks_BDW = values_BM[:, : DEPTH * width].unflatten(1, (DEPTH, width))
+    stack_BC = stacks_BDW.amin(1).topk(count, largest=False, sorted=False).indices
+    depths_D1 = torch.arange(0, DEPTH * width, width, device=values_BM.device)[:, None]
+    rest = torch.arange(DEPTH * width, values_BM.shape[1], device=values_BM.device)
+    columns = torch.cat([(stack_BC[:, None] + depths_D1).flatten(1), rest.expand(len(values_BM), -1)], 1)
+    best, at = values_BM.gather(1, columns).topk(count, largest=False, sorted=False)
+    return best, columns.gather(1, at)
 
 
 def _first(distances_BC: Tensor, items_BC: Tensor, k: int) -> tuple[Tensor, Tensor]:

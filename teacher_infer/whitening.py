@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from teacher_infer.exact import slices
+from teacher_infer.blocks import slices
 from teacher_infer.item_file import ItemRows
 
 BLOCK = 65_536  # items at work at a time
