@@ -22,7 +22,7 @@ class VllmConfig(Config):
     dtype: Literal["float32", "bfloat16", "float16", "auto"] = Field("float32", description="Number format of weights.")
     quantization: str | None = Field(
         None,
-        description="How vLLM quantises the weights (fp8, bitsandbytes …); none takes what the model's config says.",
+        description="How vLLM quantises the weights (fp8 …, on a GPU); none takes what the model's config says.",
     )
     lora: Path | None = Field(None, description="LoRA adapter directory (PEFT) to apply to the model.")
     max_model_len: int | None = Field(None, ge=16, description="Longest sequence, tokens; none takes the model's.")

@@ -22,7 +22,7 @@ Task = Literal["generate", "embed"]
 Tokens = Sequence[int]
 LOAD_ERRORS = (
     *(ValueError, RuntimeError, OSError, KeyError, TypeError, AttributeError),
-    *(NotImplementedError, ImportError, AssertionError),
+    *(NotImplementedError, ImportError, AssertionError, ArithmeticError),
 )
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM makes room for
 MAX_CHOICES = 128  # vLLM's limit of tokens whose log-probability one request may ask for
@@ -71,7 +71,7 @@ class VllmEngine:
 
         rank = lora_rank(config.lora) if config.lora else None
         self._lora = LoRARequest(config.lora.name or "adapter", 1, str(config.lora)) if config.lora else None
-        if config.enforce_eager:
+        if _eager(config):
             torch.compiler.set_stance("force_eager")  # vLLM compiles parts of its sampler all the same: 40 s on a CPU
         try:
             self._llm = LLM(**_arguments(model, task, config, rank))
@@ -273,7 +273,7 @@ def _arguments(model: Path, task: Task, config: VllmConfig, rank: int | None) ->
         "dtype": config.dtype,
         "quantization": config.quantization,
         "max_num_seqs": config.max_num_seqs,
-        "enforce_eager": config.enforce_eager,
+        "enforce_eager": _eager(config),
         "tensor_parallel_size": config.tensor_parallel_size,
         "pipeline_parallel_size": config.pipeline_parallel_size,
         "enable_prefix_caching": config.prefix_caching and task == "generate",
@@ -289,6 +289,11 @@ def _arguments(model: Path, task: Task, config: VllmConfig, rank: int | None) ->
     else:
         arguments |= {"kv_cache_memory_bytes": config.kv_cache_memory_bytes, "block_size": config.block_size}
     return arguments | (_pooling(is_causal(model)) if task == "embed" else {})
+
+
+def _eager(config: VllmConfig) -> bool:
+    # On a CPU, vLLM makes room for what pipeline stages hand on only while it compiles.
+    return config.enforce_eager and (config.gpu or config.pipeline_parallel_size == 1)
 
 
 def _pooling(causal: bool) -> dict[str, Any]:

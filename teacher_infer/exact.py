@@ -10,6 +10,7 @@ from typing import Any, TypeGuard
 
 import numba
 import torch
+from llvmlite.binding import ffi
 from torch import Tensor
 from torch.nn import functional
 
@@ -20,6 +21,10 @@ from teacher_infer.item_file import ItemRows
 CACHE = 4 << 20  # bytes that one core works on
 PAIRS = 4096  # distances that one core computes at a time, where nothing is copied
 SHORTEST = 1e-12  # what a vector is divided by at least to become a unit vector
+
+# On a CPU, vLLM looks into the `__dict__` of whatever any module holds. This one object takes that for the name of a C
+# function, and no engine would start in a process that has imported numba.
+ffi.lib._fntab["__dict__"] = {}
 
 
 class Exact:
