@@ -12,9 +12,10 @@ from cluster.tracking import Tracker
 from student_train.config import WITHOUT_EFFECT, TrainConfig
 from student_train.register import register_student
 from student_train.train import check_inputs, train
+from tune.checkpoints import CHECKPOINTS_FOLDER
 from tune.config import TuneConfig
 from tune.outcome import Outcome
-from tune.run import CHECKPOINTS_FOLDER, trial_config
+from tune.run import trial_config
 from tune.space import point_config
 
 STUDENT_FOLDER = "student"

@@ -11,6 +11,7 @@ from ray import tune as ray_tune
 from cluster.errors import ClusterError, UserError
 from cluster.resources import check_resources
 from student_train.config import TrainConfig
+from tune.checkpoints import CHECKPOINTS_FOLDER, Prune
 from tune.config import MINIMISED, TuneConfig
 from tune.entry import start_trial
 from tune.follow import Follow
@@ -22,7 +23,6 @@ from tune.record_runs import RunRecorder
 from tune.searcher import OrderedSearcher
 from tune.space import Space, grid, point_config
 
-CHECKPOINTS_FOLDER = ".checkpoints"
 # Without these Ray Tune writes TensorBoard, CSV and JSON files of every trial, which the journal holds already, prints
 # tables of its own, misses the files it was told not to write, and saves the state of all trials again and again.
 QUIET_ENVIRONMENT = {
@@ -75,6 +75,7 @@ def _run(
     metric = config.search.objectives[0]
     rungs = Rungs(config.asha, metric) if config.search.scheduler == "asha" else None
     follow = Follow(journal, recorder, metric, planned.total, train.epochs)
+    prune = [Prune(journal, config, planned.total // config.pbt.rounds)] if config.search.scheduler == "pbt" else []
     _quiet()
     # Otherwise one trial at a time waits for its actor, and a second one never gets its own.
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(config.concurrent)
@@ -87,7 +88,7 @@ def _run(
             num_samples=planned.total,
             search_alg=OrderedSearcher(planned, journal, config.together, partial(split, train), rungs),
             storage_path=train.workers.storage or storage,
-            callbacks=[follow],
+            callbacks=[follow, *prune],
             max_failures=config.retries,
             reuse_actors=True,
             raise_on_failed_trial=False,

@@ -1,7 +1,5 @@
 """A trial, or several that train together: the training of the verb ``train``, its evaluations reported to Ray Tune."""
 
-import os
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ from student_train.alike import obstacle
 from student_train.config import TrainConfig
 from student_train.loop import Progress, fit
 from student_train.together import fit_together
+from tune.checkpoints import keep
 from tune.figures import Watch, failure, measured
 from tune.large import fit_on_workers
 from tune.materials import shared_with
@@ -96,13 +95,3 @@ def _fit_together(watches: Sequence[Watch], shared: Mapping[str, ray.ObjectRef])
 
     configs, materials = [watch.config for watch in watches], shared_with(watches[0].config, shared)
     fit_together(configs, materials, on_evaluation, on_epoch=on_epoch)
-
-
-def keep(folder: Path, number: int, save: Callable[[Path], None]) -> None:
-    """Leave a checkpoint under its trial's number that is whole or not there."""
-    aside, place = folder / f".{number}-{os.getpid()}", folder / str(number)
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
-    save(aside)
-    shutil.rmtree(place, ignore_errors=True)
-    aside.rename(place)
