@@ -8,10 +8,12 @@ more rows the beam is compared with the product's search without beams, which is
 
 import copy
 import json
+import multiprocessing
 import os
 import tempfile
 import time
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,6 +27,7 @@ from teacher_infer.config import VllmConfig
 from teacher_infer.prompts import prompt, response
 
 BATCH = 128
+_search: "Search"
 
 
 class Ranked(NamedTuple):
@@ -45,7 +48,7 @@ def main() -> None:
         titles, every = read_titles(dataset), materials.histories(dataset, "test")
         histories, more = spread(every, arguments.rows), spread(every, arguments.more_rows)
         exhaustive = by_transformers(teacher, titles, histories, arguments.beams, "cuda" if arguments.gpu else "cpu")
-        search = Search(teacher, titles, arguments.gpu)
+        search = Searches(teacher, titles, arguments.gpu)
         beam = search(histories, arguments.beams, arguments.beams)
         exact = search(histories, 1, None)
         beam_more, exact_more = search(more, arguments.beams, arguments.beams), search(more, 1, None)
@@ -73,8 +76,38 @@ def agreement(one: Ranked, other: Ranked) -> float:
     return float(np.mean([first[0] == second[0] for first, second in zip(one.titles, other.titles, strict=True)]))
 
 
+class Searches:
+    """The product's own search on every core: an engine for each, as ``teach --workers`` runs them; one on a GPU."""
+
+    def __init__(self, teacher: Path, titles: Sequence[str], gpu: bool) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._engines = [
+            ProcessPoolExecutor(1, context, _open, (teacher, titles, gpu))
+            for _ in range(1 if gpu else torch.get_num_threads())
+        ]
+        for ready in [engine.submit(os.getpid) for engine in self._engines]:
+            ready.result()
+
+    def __call__(self, histories: Sequence[Sequence[str]], k: int, beams: int | None) -> Ranked:
+        """The best ``k``; exact for no beams. All engines begin at once, the seconds are those of the last."""
+        count = len(self._engines)
+        asked = [engine.submit(_ask, histories[at::count], k, beams) for at, engine in enumerate(self._engines)]
+        found = [answer.result() for answer in asked]
+        titles = [found[row % count].titles[row // count] for row in range(len(histories))]
+        return Ranked(titles, max(part.seconds for part in found))
+
+
+def _open(teacher: Path, titles: Sequence[str], gpu: bool) -> None:
+    global _search  # one engine per process
+    _search = Search(teacher, titles, gpu)
+
+
+def _ask(histories: Sequence[Sequence[str]], k: int, beams: int | None) -> Ranked:
+    return _search(histories, k, beams)
+
+
 class Search:
-    """The product's own search, by one engine on one core."""
+    """One engine on one core."""
 
     def __init__(self, teacher: Path, titles: Sequence[str], gpu: bool) -> None:
         os.environ.update(WORKER_ENVIRONMENT)
