@@ -22,7 +22,7 @@ VERBS = {
     "train-teacher": Verb(
         "teacher_train.config:TrainTeacherConfig", "teacher_train.train:train_teacher", "train an LLM into a teacher"
     ),
-    "teach": Verb("teacher_infer.config:TeachConfig", "teacher_infer.teach:teach", "label rows with a teacher (vLLM)"),
+    "label": Verb("teacher_infer.config:LabelConfig", "teacher_infer.label:teach", "label rows with a teacher (vLLM)"),
     "import-labels": Verb(
         "teacher_infer.exchange_config:ImportConfig",
         "teacher_infer.exchange:import_labels",
@@ -36,23 +36,23 @@ VERBS = {
     "train": Verb("student_train.config:TrainConfig", "student_train.train:train", "train and distil a student"),
     "tune": Verb("tune.config:TuneConfig", "tune.search:tune", "search the distillation weights (Ray Tune)"),
     "compare": Verb(
-        "compare.config:CompareConfig", "compare.compare:compare", "students × strategies × seeds, tables and pictures"
+        "tune.compare_config:CompareConfig", "tune.compare:compare", "students × strategies × seeds, tables and pictures"
     ),
     "register": Verb(
-        "student_train.promote_config:RegisterConfig", "student_train.register:register", "a student into the registry"
+        "model_registry.config:RegisterConfig", "model_registry.register:register", "a student into the registry"
     ),
     "promote": Verb(
-        "student_train.promote_config:PromoteConfig",
-        "student_train.promote:promote",
+        "model_registry.config:PromoteConfig",
+        "model_registry.promote:promote",
         "make a version the champion if better",
     ),
     "rollback": Verb(
-        "student_train.promote_config:RollbackConfig",
-        "student_train.promote:rollback",
+        "model_registry.config:RollbackConfig",
+        "model_registry.promote:rollback",
         "make the champion before it the champion again",
     ),
     "recommend": Verb(
-        "student_train.recommend_config:RecommendConfig", "student_train.recommend:recommend", "titles for histories"
+        "model_registry.recommend_config:RecommendConfig", "model_registry.recommend:recommend", "titles for histories"
     ),
     "demo": Verb("demo.config:DemoConfig", "demo.demo:demo", "the whole road on synthetic data"),
 }

@@ -4,7 +4,7 @@ Run: ``python -m benchmarks.generation [--dataset DIR] [--teacher DIR]``; withou
 sides answer the same rows greedily and embed the answers: transformers in batches of 64, every row, on all cores; ours
 by one engine on one core, as the product places it. Start-up is not counted. ``ratio_generate`` is of rows with
 distinct histories, ``ratio_generate_duplicates`` of rows as they come.
-``scaling_two_engines`` runs the verb ``teach`` with one and with two actors of one CPU each.
+``scaling_two_engines`` runs the verb ``label`` with one and with two actors of one CPU each.
 """
 
 import json
@@ -21,10 +21,10 @@ from benchmarks import materials
 from cluster.config import ClusterConfig
 from cluster.ray_session import WORKER_ENVIRONMENT
 from data_prep.schema import label_files
-from teacher_infer.config import TeachConfig, VllmConfig
+from teacher_infer.config import LabelConfig, VllmConfig
 from teacher_infer.engine import VllmEngine
 from teacher_infer.prompts import embedded, prompt, title_of
-from teacher_infer.teach import teach
+from teacher_infer.label import teach
 
 BATCH, NEW_TOKENS, WARM = 64, 32, 64
 CORES = torch.get_num_threads()
@@ -140,7 +140,7 @@ def scaling(teacher: Path, dataset: Path, folder: Path, gpu: bool) -> dict[str, 
     rates = {}
     for workers in (1, 2):
         output = folder / f"labels-{workers}"
-        config = TeachConfig(
+        config = LabelConfig(
             dataset=dataset,
             teacher=str(teacher),
             splits=("train",),

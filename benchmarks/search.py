@@ -18,9 +18,9 @@ from cluster.ray_session import ray_session
 from cluster.tracking import Tracker
 from data_prep.config import PrepareConfig, SyntheticConfig
 from data_prep.prepare import prepare
-from student_train.config import StudentConfig, TrainConfig
+from student_train.config import ModelConfig, TrainConfig
 from student_train.loop import fit
-from student_train.train import load_materials
+from student_train.train import load_data
 from tune.config import Domain, SearchConfig, TuneConfig
 from tune.journal import Journal
 from tune.record_runs import RunRecorder, search_run
@@ -28,7 +28,7 @@ from tune.run import run_trials
 from tune.search import base_config
 
 WORKERS = 2
-SPACE = {"learning_rate": Domain(low=1e-3, high=1e-2, log=True), "shape.dropout": Domain(low=0.0, high=0.5)}
+SPACE = {"learning_rate": Domain(low=1e-3, high=1e-2, log=True), "model.dropout": Domain(low=0.0, high=0.5)}
 
 
 def main() -> None:
@@ -55,7 +55,7 @@ def main() -> None:
 def settings(folder: Path, trials: int, seconds: float) -> TuneConfig:
     """A search of ``trials`` trainings that take about ``seconds`` each."""
     dataset = prepare(PrepareConfig(synthetic=SyntheticConfig(items=300, users=300), output=folder / "dataset"))
-    train = TrainConfig(dataset=dataset, shape=StudentConfig(width=32, heads=1), patience=1000)
+    train = TrainConfig(dataset=dataset, shape=ModelConfig(width=32, heads=1), patience=1000)
     return TuneConfig(
         trials=trials,
         search=SearchConfig(space=SPACE, scheduler="none"),
@@ -89,7 +89,7 @@ def efficiency(config: TuneConfig) -> dict[str, float]:
 def epochs_in(train: TrainConfig, seconds: float) -> int:
     """Epochs that train for about ``seconds`` on one core."""
     torch.set_num_threads(1)
-    materials = load_materials(train)
+    materials = load_data(train)
     fit(train.model_copy(update={"epochs": 1}), materials, lambda progress, save: True)
     _, progress = fit(train.model_copy(update={"epochs": 5}), materials, lambda progress, save: True)
     return max(1, round(seconds / (progress.seconds / 5)))

@@ -21,13 +21,13 @@ from cluster.config import ClusterConfig
 from cluster.ray_session import ray_session
 from cluster.storage import output_directory
 from data_prep.schema import ITEMS
-from serving.recommender import Recommender
-from student_train.config import StudentConfig, TrainConfig
+from student_serve.recommender import Recommender
+from student_train.config import ModelConfig, TrainConfig
 from student_train.exported import export_student
-from student_train.latency import request_latency
-from student_train.recommend import recommend
-from student_train.recommend_config import RecommendConfig
-from student_train.student import Student
+from model_registry.latency import request_latency
+from model_registry.recommend import recommend
+from model_registry.recommend_config import RecommendConfig
+from student_train.models.student import Student
 
 FILE_ITEMS, REQUEST_ITEMS, REQUESTS = 3_459, 17_408, 5_000
 
@@ -65,7 +65,7 @@ def batch_rows_per_second(folder: Path, rows: int) -> float:
 def random_student(directory: Path, n_items: int) -> Path:
     """A student directory with random weights."""
     torch.manual_seed(0)
-    shape, items = StudentConfig(), directory.with_suffix(".items.parquet")
+    shape, items = ModelConfig(), directory.with_suffix(".items.parquet")
     columns = [range(n_items), [f"i{n}" for n in range(n_items)], [f"Some product, number {n}" for n in range(n_items)]]
     pq.write_table(pa.table([*columns, range(n_items)], schema=ITEMS), items)
     with output_directory(directory, verb="train", config=TrainConfig(shape=shape)) as draft:

@@ -13,14 +13,14 @@ import time
 import torch
 from torch import Tensor
 
-from student_train.config import DistillationConfig, ObjectiveConfig, StudentConfig, TrainConfig
-from student_train.loop import Materials, build
-from student_train.rows import Rows, Taught
-from student_train.step import Step
+from student_train.config import DistillationConfig, LossConfig, ModelConfig, TrainConfig
+from student_train.loop import TrainingData, build
+from student_train.rows import Rows, TeacherLabels
+from student_train.training_loss import TrainingLoss
 
 BATCH, HISTORY = 256, 10
-OFFICIAL_SHAPE = StudentConfig(layers=1, heads=1, dropout=0.1, history=HISTORY, output="separate")
-BCE = ObjectiveConfig(loss="bce")
+OFFICIAL_SHAPE = ModelConfig(layers=1, heads=1, dropout=0.1, history=HISTORY, output="separate")
+BCE = LossConfig(name="bce")
 PAPER = DistillationConfig(strategy="dllm2rec", embedding="input", cloze=0)
 CASES = {
     "plain": TrainConfig(
@@ -28,7 +28,7 @@ CASES = {
     ),
     "ranking": TrainConfig(shape=OFFICIAL_SHAPE, objective=BCE, distillation=PAPER.model_copy(update={"ed_weight": 0})),
     "full": TrainConfig(student="dros", shape=OFFICIAL_SHAPE, objective=BCE, distillation=PAPER),
-    "tied_full": TrainConfig(shape=StudentConfig(history=HISTORY)),
+    "tied_full": TrainConfig(shape=ModelConfig(history=HISTORY)),
 }
 
 
@@ -55,9 +55,9 @@ def rows_per_second(config: TrainConfig, n_items: int, teacher_width: int, steps
     counts = torch.randint(100, (n_items,), generator=generator)
     rows = _rows(n_items, config.distillation.top_k, generator)
     teacher = torch.randn(n_items, teacher_width, generator=generator)
-    model = build(config, Materials(rows, rows, counts, teacher)).train()
+    model = build(config, TrainingData(rows, rows, counts, teacher)).train()
     optimizer = torch.optim.AdamW(model.parameters())
-    losses = Step(config, counts)
+    losses = TrainingLoss(config, counts)
 
     def step(batch: Rows) -> None:
         loss = losses(model, batch, generator).total
@@ -79,7 +79,7 @@ def _rows(n_items: int, top_k: int, generator: torch.Generator) -> Rows:
 
     count = 4 * BATCH
     scores = torch.rand(count, top_k, generator=generator)
-    taught = Taught(items(count, top_k), -scores, scores, torch.ones(count))
+    taught = TeacherLabels(items(count, top_k), -scores, scores, torch.ones(count))
     return Rows(torch.arange(count), items(count, HISTORY), items(count), taught)
 
 

@@ -15,9 +15,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from student_train.config import DistillationConfig, ObjectiveConfig, StudentConfig, TrainConfig
-from student_train.loop import Materials, Progress, fit
-from student_train.rows import Rows, Taught
+from student_train.config import DistillationConfig, LossConfig, ModelConfig, TrainConfig
+from student_train.loop import TrainingData, Progress, fit
+from student_train.rows import Rows, TeacherLabels
 from student_train.together import fit_together
 
 TOP_K = 20
@@ -63,16 +63,16 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _separate(members: Sequence[TrainConfig], materials: Materials) -> float:
+def _separate(members: Sequence[TrainConfig], materials: TrainingData) -> float:
     return _rate([fit(member, materials, lambda *_: True)[1] for member in members], materials)
 
 
-def _together(members: Sequence[TrainConfig], materials: Materials, at_once: int | None) -> float:
+def _together(members: Sequence[TrainConfig], materials: TrainingData, at_once: int | None) -> float:
     found = fit_together(members, materials, lambda *_: True, at_once=at_once)
     return _rate([one[1] for one in found if isinstance(one, tuple)], materials)
 
 
-def _rate(trained: Sequence[Progress], materials: Materials) -> float:
+def _rate(trained: Sequence[Progress], materials: TrainingData) -> float:
     """Rows per second over all members."""
     rows = sum(progress.epoch for progress in trained) * materials.total_rows
     return rows / sum(progress.seconds for progress in trained)
@@ -83,8 +83,8 @@ def _members(arguments: argparse.Namespace) -> list[TrainConfig]:
         TrainConfig(
             student=arguments.student,
             labels=None if arguments.strategy == "plain" else Path("labels"),
-            shape=StudentConfig(width=64),
-            objective=ObjectiveConfig(loss=arguments.loss),
+            shape=ModelConfig(width=64),
+            objective=LossConfig(name=arguments.loss),
             distillation=_distillation(arguments, number),
             learning_rate=1e-3 * (1 + number / arguments.members),
             batch=arguments.batch,
@@ -102,7 +102,7 @@ def _distillation(arguments: argparse.Namespace, number: int) -> DistillationCon
     return DistillationConfig(strategy=arguments.strategy, lam=share, ed_weight=2 * share, temperature=share)
 
 
-def _materials(arguments: argparse.Namespace) -> Materials:
+def _materials(arguments: argparse.Namespace) -> TrainingData:
     generator = torch.Generator().manual_seed(0)
     taught = arguments.strategy != "plain"
 
@@ -111,11 +111,11 @@ def _materials(arguments: argparse.Namespace) -> Materials:
 
     def rows(count: int, taught: bool) -> Rows:
         scores = torch.rand(count, TOP_K, generator=generator).sort(1, descending=True).values
-        teacher = Taught(items(count, TOP_K), scores, -scores, torch.ones(count)) if taught else None
+        teacher = TeacherLabels(items(count, TOP_K), scores, -scores, torch.ones(count)) if taught else None
         return Rows(torch.arange(count), items(count, 10), items(count), teacher)
 
     embeddings = torch.randn(arguments.items, arguments.teacher_width, generator=generator) if taught else None
-    return Materials(
+    return TrainingData(
         train=rows(arguments.rows, taught),
         validation=rows(arguments.rows // 8, taught=False),
         train_count=torch.randint(100, (arguments.items,), generator=generator),

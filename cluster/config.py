@@ -60,7 +60,7 @@ class TrackingConfig(Config):
     )
 
 
-class WorkersConfig(Config):
+class ResourcesConfig(Config):
     """The Ray Train workers of one training."""
 
     count: int = Field(1, ge=1, description="Training workers (world size).")

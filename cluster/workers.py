@@ -13,7 +13,7 @@ from ray import train
 from ray.train import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig, UserCallback
 from ray.train.torch import TorchConfig, TorchTrainer
 
-from cluster.config import WorkersConfig
+from cluster.config import ResourcesConfig
 from cluster.errors import UserError
 from cluster.resources import check_resources
 
@@ -24,7 +24,7 @@ Loop = Callable[[Payload], None]
 def run_workers(
     loop: Loop,
     payload: Payload,
-    config: WorkersConfig,
+    config: ResourcesConfig,
     name: str,
     output: Path | None = None,
     checkpoints: Path | None = None,
@@ -49,7 +49,7 @@ def run_workers(
     resources: dict[str, float] = {"CPU": config.cpus} | ({"GPU": 1} if config.gpu else {})
     if not config.autoscale:
         asked = {name: each * config.count for name, each in resources.items()}
-        check_resources(f"{config.count} training workers", asked, "lower --workers.count or --workers.cpus")
+        check_resources(f"{config.count} training workers", asked, "lower --resources.workers or --resources.cpus")
     with tempfile.TemporaryDirectory(prefix="dllm2rec-train-") as storage:
         trainer = TorchTrainer(
             _Worker(loop, config.cpus),

@@ -7,7 +7,7 @@ A data set directory (verb ``prepare``)::
                                                      together and in order
     manifest.json
 
-A label directory (verb ``teach``)::
+A label directory (verb ``label``)::
 
     labels/{train,validation,test}/part-*.parquet    one row per sequence row, keyed by row_id (LABELS)
     failures/{train,validation,test}/part-*.parquet  rows that could not be labelled, if any (FAILURES)

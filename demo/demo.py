@@ -19,18 +19,18 @@ from data_prep.schema import sequence_files
 from demo.config import DemoConfig
 from demo.figures import Figures, render, student_figures, teacher_figures
 from demo.report import REPORT_FILE, write_report
-from demo.road import Road, plan
+from demo.pipeline import Road, plan
 from student_train.config import TrainConfig
 from student_train.evaluation import protocol
 from student_train.outcome import CURVE_FILE
-from student_train.promote import promote
-from student_train.promote_config import PromoteConfig
-from student_train.recommend import RECOMMENDATIONS_FILE, recommend
-from student_train.recommend_config import RecommendConfig
-from student_train.register import register_student
+from model_registry.promote import promote
+from model_registry.config import PromoteConfig
+from model_registry.recommend import RECOMMENDATIONS_FILE, recommend
+from model_registry.recommend_config import RecommendConfig
+from model_registry.register import register_student
 from student_train.train import train
 from teacher_infer.locate import locate_teacher
-from teacher_infer.teach import teach
+from teacher_infer.label import teach
 from teacher_train.train import train_teacher
 from tune.champion import STUDENT_FOLDER
 from tune.search import tune
@@ -56,7 +56,7 @@ def demo(config: DemoConfig) -> Path:
         if road.train_teacher:
             with _stage("train-teacher", seconds):
                 train_teacher(road.train_teacher)
-        with _stage("teach", seconds):
+        with _stage("label", seconds):
             teach(road.teach)
         with _stage("train", seconds):
             _train_all([one for several in road.students.values() for one in several], config.concurrent)

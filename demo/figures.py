@@ -37,7 +37,7 @@ class Figures:
 
 def teacher_figures(labels: Path, model: Path) -> Figures:
     """The teacher's own line, from the labels it gave."""
-    return _figures("teacher", [read_manifest(labels, "teach")], _parameters(model))
+    return _figures("teacher", [read_manifest(labels, "label")], _parameters(model))
 
 
 def student_figures(name: str, directories: Sequence[Path]) -> Figures:

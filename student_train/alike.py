@@ -6,7 +6,7 @@ from typing import Any
 
 from cluster.errors import ConfigError
 from student_train.config import WITHOUT_EFFECT, TrainConfig, dro_weight, on, value_at
-from student_train.registry import MATCHINGS
+from student_train.components import FEATURE_BASED
 
 WEIGHTS = (
     "distillation.lam",
@@ -16,16 +16,16 @@ WEIGHTS = (
     "distillation.beta",
     "distillation.temperature",
     "distillation.cloze",
-    "objective.dro_weight",
-    "objective.dro_beta",
-    "objective.gbce_calibration",
+    "loss.dro_weight",
+    "loss.dro_beta",
+    "loss.gbce_calibration",
 )
 """Fields that the loss of a batch reads: a number per member."""
 FREE = (
     *WEIGHTS,
     "distillation.ed_weight",
-    "distillation.trust",
-    "shape.dropout",
+    "distillation.teacher_threshold",
+    "model.dropout",
     "learning_rate",
     "weight_decay",
     "average",
@@ -43,7 +43,7 @@ SWITCHES = (
     "distillation.ed_weight",
     "distillation.cloze",
     "distillation.gamma_consistency",
-    "objective.dro_weight",
+    "loss.dro_weight",
 )
 """Free fields whose zero leaves a part out, so that all members have it or none."""
 
@@ -82,12 +82,12 @@ def check_alike(configs: Sequence[TrainConfig]) -> None:
 def obstacle(config: TrainConfig) -> str | None:
     """The setting for which a training must be alone, as ```field` = value``; none if there is none."""
     taught = config.labels is not None and on(config.distillation.lam)
-    between = config.student == "gru4rec" and config.shape.layers > 1 and config.shape.dropout > 0
+    between = config.student == "gru4rec" and config.model.num_layers > 1 and config.model.dropout > 0
     alone = {
         # They compare the distinct items of a batch, which are not equally many for all members.
-        "distillation.strategy": taught and config.distillation.strategy in MATCHINGS,
+        "distillation.strategy": taught and config.distillation.strategy in FEATURE_BASED,
         # torch draws the masks between the layers of a GRU itself.
-        "shape.layers": between,
+        "model.num_layers": between,
         "engine.precision": config.engine.precision != "fp32",
         "engine.accumulation": config.engine.accumulation > 1,
         "workers.count": config.workers.count > 1,
@@ -111,7 +111,7 @@ def fixed(config: TrainConfig) -> dict[str, Any]:
 
 def in_effect(config: TrainConfig, name: str) -> Any:  # noqa: ANN401  # any field
     """The value of a field by its path, or the default that stands for none."""
-    return dro_weight(config) if name == "objective.dro_weight" else value_at(config, name)
+    return dro_weight(config) if name == "loss.dro_weight" else value_at(config, name)
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -12,13 +12,13 @@ from cluster.errors import TrainingError
 from student_train.alike import WEIGHTS, in_effect
 from student_train.config import TrainConfig
 from student_train.evaluation import evaluate, metric_means
-from student_train.learner import Learned, fold
+from student_train.distilled_student import StudentOutput, fold
 from student_train.loop import (
-    Materials,
-    Progress,
+    TrainingData,
+    TrainerState,
     build,
     epoch_seed,
-    exhausted,
+    out_of_patience,
     not_finite,
     plain_student,
     trust,
@@ -26,9 +26,9 @@ from student_train.loop import (
 from student_train.memberwise import Streams, training_together
 from student_train.rows import Rows, side_by_side
 from student_train.stack import Stack
-from student_train.step import Step
+from student_train.training_loss import TrainingLoss
 
-GoesOn = Callable[[int, Progress], bool]
+GoesOn = Callable[[int, TrainerState], bool]
 """Called after every evaluation of a member with its place and progress; False ends its training."""
 
 
@@ -38,15 +38,15 @@ class Member:
 
     place: int
     config: TrainConfig
-    progress: Progress = field(default_factory=Progress)
-    trusted: float = 1.0
+    progress: TrainerState = field(default_factory=TrainerState)
+    teacher_weight: float = 1.0
     error: TrainingError | None = None
     stopped: bool = False
 
     @property
     def finished(self) -> bool:
         """Whether it leaves the batch."""
-        ended = self.progress.epoch >= self.config.epochs or exhausted(self.progress, self.config)
+        ended = self.progress.epoch >= self.config.epochs or out_of_patience(self.progress, self.config)
         return self.stopped or self.error is not None or ended
 
 
@@ -54,18 +54,18 @@ class Cohort:
     """The members of one batched step."""
 
     def __init__(
-        self, members: Sequence[Member], materials: Materials, without: Mapping[str, float], device: torch.device
+        self, members: Sequence[Member], data: TrainingData, without: Mapping[str, float], device: torch.device
     ) -> None:
         """``without`` are the metrics of item transitions; see :func:`student_train.loop.trust`."""
         self.members = list(members)
-        self.materials = materials
+        self.data = data
         self.without = without
         self.device = device
         configs = [member.config for member in members]
-        weights = [dict(build(config, materials).named_parameters()) for config in configs]
+        weights = [dict(build(config, data).named_parameters()) for config in configs]
         self.stack = Stack(weights, configs, device)
-        self.learner = build(configs[0], materials).to(device)
-        self.step = Step(configs[0], materials.train_count, device)
+        self.learner = build(configs[0], data).to(device)
+        self.step = TrainingLoss(configs[0], data.train_count, device)
 
     def epoch(self, on_evaluation: GoesOn) -> None:
         """One pass over the rows, evaluations, and the departure of those that are finished."""
@@ -73,7 +73,7 @@ class Cohort:
         for member in self.members:
             member.progress.epoch += 1
             best = member.progress.best
-            member.trusted = trust(member.config, self.materials.teacher_ndcg, self.without, best)
+            member.teacher_weight = trust(member.config, self.data.teacher_ndcg, self.without, best)
         losses = self._train()
         share = (time.perf_counter() - started) / len(self.members)
         for at, member in enumerate(self.members):
@@ -89,9 +89,9 @@ class Cohort:
     def _train(self) -> Tensor:
         """Mean losses [M] of an epoch."""
         config = self.members[0].config
-        steps = -(-self.materials.total_rows // config.batch)
+        steps = -(-self.data.total_rows // config.batch)
         streams = self._streams()
-        rows = self.materials.train
+        rows = self.data.train
         order = torch.stack([rows.order(config.batch, steps, own) for own in streams.samples])
         weights = self._weights()
         self.learner.train()
@@ -114,22 +114,22 @@ class Cohort:
     ) -> Tensor:
         """Of one member, under ``vmap``."""
 
-        def score(history_BL: Tensor, items_BM: Tensor | None) -> Learned:
-            learned: Learned = functional_call(self.learner, parameters, (history_BL, items_BM))
+        def score(history_BL: Tensor, items_BM: Tensor | None) -> StudentOutput:
+            learned: StudentOutput = functional_call(self.learner, parameters, (history_BL, items_BM))
             return learned
 
         self.learner.set_embedding_weight(weights["joined"])
-        step = self.step.weighed(_with(self.members[0].config, weights), weights["trusted"])
+        step = self.step.weighed(_with(self.members[0].config, weights), weights["teacher_weight"])
         # The streams of the members are drawn from instead of this one.
         return step.losses(score, Rows.of(batch), Rows.of(both), torch.default_generator).total
 
     def _evaluate(self, at: int, loss: float, on_evaluation: GoesOn) -> None:
         member, started = self.members[at], time.perf_counter()
-        self.learner.set_embedding_weight(member.config.distillation.ed_weight * member.trusted)
+        self.learner.set_embedding_weight(member.config.distillation.ed_weight * member.teacher_weight)
         state = fold(self.stack.state(at), self.learner)
-        student = plain_student(member.config, self.materials, state).to(self.device)
+        student = plain_student(member.config, self.data, state).to(self.device)
         try:
-            sums = evaluate(student, self.materials.validation, self.device, member.config.filter_history)
+            sums = evaluate(student, self.data.validation, self.device, member.config.filter_history)
         except TrainingError as error:
             member.error = error
             return
@@ -142,7 +142,7 @@ class Cohort:
         return Streams(
             samples=[torch.Generator().manual_seed(seed) for seed in seeds],
             masks=[torch.Generator(self.device).manual_seed(seed) for seed in seeds],
-            dropout=[member.config.shape.dropout for member in self.members],
+            dropout=[member.config.model.dropout for member in self.members],
             rows=[],
         )
 
@@ -151,9 +151,9 @@ class Cohort:
         configs = [member.config for member in self.members]
         values = {name: [in_effect(config, name) for config in configs] for name in WEIGHTS}
         differing = {name: found for name, found in values.items() if len(set(found)) > 1}
-        trusted = [member.trusted for member in self.members]
-        joined = [config.distillation.ed_weight * share for config, share in zip(configs, trusted, strict=True)]
-        numbers = differing | {"trusted": trusted, "joined": joined}
+        teacher_weight = [member.teacher_weight for member in self.members]
+        joined = [config.distillation.ed_weight * share for config, share in zip(configs, teacher_weight, strict=True)]
+        numbers = differing | {"teacher_weight": teacher_weight, "joined": joined}
         return {name: torch.tensor(found, dtype=torch.float32, device=self.device) for name, found in numbers.items()}
 
     def _both(self, batch: Rows, streams: Streams) -> Rows:

@@ -5,13 +5,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from cluster.config import ClusterConfig, Config, EngineConfig, ModelName, TrackingConfig, WorkersConfig
-from student_train.registry import BACKBONES, OBJECTIVES, STRATEGIES, one_of
+from cluster.config import ClusterConfig, Config, EngineConfig, ModelName, TrackingConfig, ResourcesConfig
+from student_train.components import BACKBONES, LOSSES, STRATEGIES, one_of
 
 StudentName = Annotated[str, one_of(BACKBONES)]
 
 
-class StudentConfig(Config):
+class ModelConfig(Config):
     """The shape of the student."""
 
     width: int = Field(64, ge=4, description="Width D of item embeddings and states.")
@@ -22,17 +22,17 @@ class StudentConfig(Config):
     output: Literal["tied", "separate"] = Field("tied", description="Whether input and output share one item table.")
 
     @model_validator(mode="after")
-    def _heads_fit(self) -> "StudentConfig":
+    def _heads_fit(self) -> "ModelConfig":
         if self.width % self.heads:
             raise ValueError(f"heads {self.heads} must divide width {self.width}")
         return self
 
 
-class ObjectiveConfig(Config):
+class LossConfig(Config):
     """The student's own loss."""
 
-    loss: Annotated[str, one_of(OBJECTIVES)] = Field(
-        "softmax", description=f"Loss: {', '.join(OBJECTIVES)}; the sampled softmax has a logQ correction."
+    loss: Annotated[str, one_of(LOSSES)] = Field(
+        "softmax", description=f"Loss: {', '.join(LOSSES)}; the sampled softmax has a logQ correction."
     )
     negatives: int = Field(1, ge=1, description="Sampled negatives per row (all but the full softmax).")
     gbce_calibration: float = Field(0.75, ge=0, le=1, description="Calibration t of gBCE; 0 makes it BCE.")
@@ -83,7 +83,7 @@ class DistillationConfig(Config):
     )
 
     @property
-    def joins(self) -> bool:
+    def uses_teacher_embeddings(self) -> bool:
         """Whether projected teacher embeddings join the item table."""
         return self.embedding != "none" and self.ed_weight > 0
 
@@ -97,14 +97,14 @@ class TrainConfig(Config):
     """Train a student on a prepared data set, distilled from a teacher's labels if they are given."""
 
     dataset: Path = Field(Path("runs/dataset"), description="Data set directory (verb prepare).")
-    labels: Path | None = Field(None, description="Label directory (verb teach); none trains the plain student.")
+    labels: Path | None = Field(None, description="Label directory (verb label); none trains the plain student.")
     output: Path = Field(Path("runs/student"), description="Student directory to write.")
     overwrite: bool = Field(False, description="Replace an earlier student in the output directory.")
     student: StudentName = Field(
         "sasrec", description=f"Student: {', '.join(BACKBONES)}; dros is SASRec with the DRO term."
     )
-    shape: StudentConfig = StudentConfig()
-    objective: ObjectiveConfig = ObjectiveConfig()
+    shape: ModelConfig = ModelConfig()
+    objective: LossConfig = LossConfig()
     distillation: DistillationConfig = DistillationConfig()
     learning_rate: float = Field(3e-3, gt=0, description="Learning rate of AdamW.")
     weight_decay: float = Field(0.0, ge=0, description="Weight decay of AdamW.")
@@ -128,7 +128,7 @@ class TrainConfig(Config):
         False,
         description="Record the training as an MLflow run, with the metrics of every epoch; register_as does too.",
     )
-    workers: WorkersConfig = WorkersConfig()
+    workers: ResourcesConfig = ResourcesConfig()
     engine: EngineConfig = EngineConfig()
     cluster: ClusterConfig = ClusterConfig()
     tracking: TrackingConfig = TrackingConfig()
@@ -142,7 +142,7 @@ Its student is the same, but for ``workers.count``: ``batch`` is per worker.
 
 
 def value_at(config: TrainConfig, path: str) -> Any:  # noqa: ANN401  # any field
-    """The value that stands at a path (``shape.width``)."""
+    """The value that stands at a path (``model.hidden_size``)."""
     value: Any = config
     for name in path.split("."):
         value = getattr(value, name)
@@ -151,6 +151,6 @@ def value_at(config: TrainConfig, path: str) -> Any:  # noqa: ANN401  # any fiel
 
 def dro_weight(config: TrainConfig) -> float:
     """Alpha of the DRO term, which the student dros has by default."""
-    if config.objective.dro_weight is not None:
-        return config.objective.dro_weight
+    if config.loss.dro_weight is not None:
+        return config.loss.dro_weight
     return 0.1 if config.student == "dros" else 0.0

@@ -16,21 +16,21 @@ from torch import Tensor
 
 from cluster.errors import ModelError
 from data_prep.schema import ITEMS_FILE, STUDENT_CONFIG_FILE, STUDENT_WEIGHTS_FILE
-from serving.recommender import MODEL_FILE
-from student_train.config import StudentConfig
-from student_train.student import Student
+from student_serve.recommender import MODEL_FILE
+from student_train.config import ModelConfig
+from student_train.models.student import Student
 
 _OPSET = 17
 
 
-def export_student(directory: Path, student: Student, name: str, shape: StudentConfig, items_file: Path) -> None:
+def export_student(directory: Path, student: Student, name: str, shape: ModelConfig, items_file: Path) -> None:
     """Write the student's files (:mod:`data_prep.schema`) into an existing directory."""
     config = {"student": name, "n_items": student.n_items, "shape": shape.model_dump()}
     (directory / STUDENT_CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n")
     weights = {key: value.detach().cpu().contiguous() for key, value in student.state_dict().items()}
     save_file(weights, directory / STUDENT_WEIGHTS_FILE)
     (directory / ITEMS_FILE).write_bytes(items_file.read_bytes())
-    _write_onnx(directory / MODEL_FILE, deepcopy(student).cpu().eval(), shape.history)
+    _write_onnx(directory / MODEL_FILE, deepcopy(student).cpu().eval(), model.max_length)
 
 
 def _write_onnx(file: Path, student: Student, length: int) -> None:
@@ -73,7 +73,7 @@ class ExportedStudent:
         try:
             items = pq.read_metadata(directory / ITEMS_FILE).num_rows
             config = json.loads((directory / STUDENT_CONFIG_FILE).read_text())
-            shape = StudentConfig.model_validate(config["shape"])
+            shape = ModelConfig.model_validate(config["shape"])
             student = Student(config["student"], shape, config["n_items"])
             student.load_state_dict(load_file(directory / STUDENT_WEIGHTS_FILE))
         except (KeyError, ValueError, ValidationError, SafetensorError, RuntimeError) as error:
@@ -83,7 +83,7 @@ class ExportedStudent:
             ) from error
         if items != student.n_items:
             raise ModelError(f"{directory}: {items} items, but weights for {student.n_items}; train it again")
-        return cls(student.eval(), shape.history)
+        return cls(student.eval(), model.max_length)
 
     @torch.inference_mode()
     def scores(self, histories: Sequence[Sequence[int]]) -> Tensor:

@@ -12,10 +12,10 @@ from cluster.errors import StaleInputError
 from data_prep.schema import SCORE_KIND_KEY, ScoreKind, Split, failure_files, label_files
 from data_prep.scores import distances, sign
 from student_train.distillation.importance import confidence
-from student_train.rows import Taught, column_tensor
+from student_train.rows import TeacherLabels, column_tensor
 
 
-def read_labels(row_id_B: Tensor, labels: Path, split: Split, top_k: int) -> Taught:
+def read_labels(row_id_B: Tensor, labels: Path, split: Split, top_k: int) -> TeacherLabels:
     """Find what the teacher says about rows by their row ids.
 
     Raises:
@@ -37,7 +37,7 @@ def read_labels(row_id_B: Tensor, labels: Path, split: Split, top_k: int) -> Tau
     if absent.any():
         raise StaleInputError(
             f"{labels}: {int(absent.sum())} {split} rows have no label (first: row "
-            f"{int(row_id_B[absent.argmax()])}): run `dllm2rec teach` again"
+            f"{int(row_id_B[absent.argmax()])}): run `dllm2rec label` again"
         )
     lists = table["items"].combine_chunks()
     lengths = pc.list_value_length(lists)
@@ -45,7 +45,7 @@ def read_labels(row_id_B: Tensor, labels: Path, split: Split, top_k: int) -> Tau
     if shortest < top_k:
         raise StaleInputError(
             f"{labels}: the stored lists hold {shortest} items, `distillation.top_k` asks for {top_k}: "
-            f"lower it or run `dllm2rec teach --top-k {top_k}`"
+            f"lower it or run `dllm2rec label --top-k {top_k}`"
         )
     starts = lists.offsets.to_numpy()[:-1][at]
     listed = starts[:, None] + np.arange(top_k)
@@ -53,7 +53,7 @@ def read_labels(row_id_B: Tensor, labels: Path, split: Split, top_k: int) -> Tau
     scores = table["scores"].combine_chunks().values.to_numpy()[listed]
     found = torch.from_numpy(scores)
     target_score = column_tensor(table["target_score"])[torch.from_numpy(at)]
-    return Taught(
+    return TeacherLabels(
         items=torch.from_numpy(items).long(),
         logits=standard_logits(found, kind, every_score),
         distance=distances(found, kind),
@@ -62,7 +62,7 @@ def read_labels(row_id_B: Tensor, labels: Path, split: Split, top_k: int) -> Tau
 
 
 def failed_rows(labels: Path, split: Split) -> Tensor:
-    """Ids of the rows that the teacher could not label, and the verb ``teach`` accepted so."""
+    """Ids of the rows that the teacher could not label, and the verb ``label`` accepted so."""
     files = [str(file) for file in failure_files(labels, split)]
     if not files:
         return torch.empty(0, dtype=torch.int64)

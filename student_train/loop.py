@@ -13,17 +13,17 @@ from cluster.errors import TrainingError
 from data_prep.metrics import METRICS
 from student_train.config import TrainConfig
 from student_train.evaluation import evaluate, metric_means
-from student_train.learner import Learner, fold
+from student_train.distilled_student import DistilledStudent, fold
 from student_train.rows import Rows
-from student_train.step import Step
-from student_train.student import Student
+from student_train.training_loss import TrainingLoss
+from student_train.models.student import Student
 from student_train.transitions import Transitions
 
 SELECTION_METRIC = "ndcg@20"
 
 
 @dataclass
-class Materials:
+class TrainingData:
     """What a worker trains on."""
 
     train: Rows
@@ -34,8 +34,8 @@ class Materials:
     """Teacher embeddings [N, E]; none for a plain student."""
     teacher_ndcg: dict[str, float] = field(default_factory=dict)
     """The teacher's own ``ndcg@K`` on validation rows, or on train rows if only those are labelled."""
-    untaught: dict[str, float] = field(default_factory=dict)
-    """What :func:`untaught_sums` come to, where several trainings share it; none for each to count itself."""
+    yardstick: dict[str, float] = field(default_factory=dict)
+    """What :func:`yardstick_sums` come to, where several trainings share it; none for each to count itself."""
     rank: int = 0
     world_size: int = 1
     total_rows: int = 0
@@ -43,7 +43,7 @@ class Materials:
 
 
 @dataclass
-class Progress:
+class TrainerState:
     """Where a training stands; kept in checkpoints."""
 
     epoch: int = 0
@@ -60,19 +60,19 @@ class Progress:
             self.best, self.best_state, self.best_epoch = metrics, state, self.epoch
 
 
-OnEvaluation = Callable[[Progress, Callable[[Path], None]], bool]
+OnEvaluation = Callable[[TrainerState, Callable[[Path], None]], bool]
 """Called after every evaluation with the progress and a function that writes a checkpoint into a directory; False ends
 the training, and all workers have to agree on it."""
 
 
 def fit(
-    config: TrainConfig, materials: Materials, on_evaluation: OnEvaluation, resume: Path | None = None
-) -> tuple[Student, Progress]:
+    config: TrainConfig, data: TrainingData, on_evaluation: OnEvaluation, resume: Path | None = None
+) -> tuple[Student, TrainerState]:
     """Train until the patience or the epochs run out or it is told to end; a collective call of all workers.
 
     Args:
         config: what to train and how.
-        materials: this worker's rows, and what they are scored with.
+        data: this worker's rows, and what they are scored with.
         on_evaluation: reports progress; may end the training.
         resume: checkpoint directory to go on from.
 
@@ -82,39 +82,39 @@ def fit(
     Raises:
         TrainingError: loss or scores are not finite.
     """
-    learner = build(config, materials)
+    learner = build(config, data)
     trained = [parameter for parameter in learner.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, config.learning_rate, weight_decay=config.weight_decay)
-    engine = Engine(learner, optimizer, config.engine, config.batch, config.average)
-    progress = Progress(**engine.load(resume)) if resume else Progress()
+    engine = Engine(learner, optimizer, config.engine, config.batch, config.weight_average)
+    progress = TrainerState(**engine.load(resume)) if resume else TrainerState()
     # A search may go on from a checkpoint with others than stand in it.
     engine.set_learning_rate(config.learning_rate)
     engine.set_weight_decay(config.weight_decay)
-    step = Step(config, materials.train_count, engine.device)
-    steps = -(-materials.total_rows // (materials.world_size * config.batch))
-    without = _untaught(engine, config, materials)
+    step = TrainingLoss(config, data.train_count, engine.device)
+    steps = -(-data.total_rows // (data.world_size * config.batch))
+    without = _untaught(engine, config, data)
     goes_on = True
-    while goes_on and progress.epoch < config.epochs and not exhausted(progress, config):
+    while goes_on and progress.epoch < config.epochs and not out_of_patience(progress, config):
         started = time.perf_counter()
         progress.epoch += 1
-        step.trusted = trust(config, materials.teacher_ndcg, without, progress.best)
-        learner.set_embedding_weight(config.distillation.ed_weight * step.trusted)
-        loss = _epoch(engine, step, materials, steps, progress.epoch)
+        step.teacher_weight = trust(config, data.teacher_ndcg, without, progress.best)
+        learner.set_embedding_weight(config.distillation.ed_weight * step.teacher_weight)
+        loss = _epoch(engine, step, data, steps, progress.epoch)
         if progress.epoch % config.evaluate_every == 0 or progress.epoch == config.epochs:
             state = fold(engine.state_dict(), learner)
             metrics = _validate(
-                engine, plain_student(config, materials, state), materials.validation, config.filter_history
+                engine, plain_student(config, data, state), data.validation, config.filter_history
             )
             progress.seconds += time.perf_counter() - started
             progress.record(metrics | {"loss": loss}, state)
             goes_on = on_evaluation(progress, lambda directory: engine.save(directory, asdict(progress)))
         else:
             progress.seconds += time.perf_counter() - started
-    return plain_student(config, materials, progress.best_state).to(engine.device), progress
+    return plain_student(config, data, progress.best_state).to(engine.device), progress
 
 
 def trust(
-    config: TrainConfig, teacher_ndcg: Mapping[str, float], untaught: Mapping[str, float], best: Mapping[str, float]
+    config: TrainConfig, teacher_ndcg: Mapping[str, float], yardstick: Mapping[str, float], best: Mapping[str, float]
 ) -> float:
     """How far to follow the teacher in the next epoch, in [0, 1].
 
@@ -126,22 +126,22 @@ def trust(
     Args:
         config: names the share.
         teacher_ndcg: the teacher's own metrics; all three by name.
-        untaught: those of :class:`Transitions`.
+        yardstick: those of :class:`Transitions`.
         best: the student's best so far.
     """
-    asked = config.distillation.trust
+    asked = config.distillation.teacher_threshold
     shared = [name for name in METRICS if name.startswith("ndcg@") and name in teacher_ndcg]
     if not shared or not asked:
         return 1.0
-    without = max(untaught.get(shared[-1], 0.0), best.get(shared[-1], 0.0), 1e-12)
+    without = max(yardstick.get(shared[-1], 0.0), best.get(shared[-1], 0.0), 1e-12)
     return min(1.0, teacher_ndcg[shared[-1]] / without / asked) ** 2
 
 
-def build(config: TrainConfig, materials: Materials) -> Learner:
+def build(config: TrainConfig, data: TrainingData) -> DistilledStudent:
     """The model to train; the same weights on every worker."""
     torch.manual_seed(config.seed)
-    n_items = len(materials.train_count)
-    return Learner(config.student, config.shape, n_items, materials.teacher_embeddings, config.distillation)
+    n_items = len(data.train_count)
+    return DistilledStudent(config.student, config.model, n_items, data.teacher_embeddings, config.distillation)
 
 
 def epoch_seed(config: TrainConfig, epoch: int, rank: int = 0) -> int:
@@ -156,20 +156,20 @@ def not_finite(loss: Tensor, place: str, row_id_B: Tensor) -> TrainingError:
     return TrainingError(f"loss is {loss.item()} at {place} (rows {rows} …): {advice}")
 
 
-def _epoch(engine: Engine, step: Step, materials: Materials, steps: int, epoch: int) -> float:
+def _epoch(engine: Engine, step: TrainingLoss, data: TrainingData, steps: int, epoch: int) -> float:
     """One pass over this worker's rows; returns the mean loss over all workers."""
     config = step.config
-    seed = epoch_seed(config, epoch, materials.rank)
+    seed = epoch_seed(config, epoch, data.rank)
     # Dropout too, so that a resumed epoch draws what an undisturbed one does.
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     engine.module.train()
     total = torch.zeros((), device=engine.device)
-    for number, batch in enumerate(materials.train.batches(config.batch, steps, generator)):
+    for number, batch in enumerate(data.train.batches(config.batch, steps, generator)):
         batch = batch.to(engine.device)
         loss = step(engine, batch, generator).total
         if not loss.isfinite():
-            raise not_finite(loss, f"epoch {epoch}, step {number}, worker {materials.rank}", batch.row_id)
+            raise not_finite(loss, f"epoch {epoch}, step {number}, worker {data.rank}", batch.row_id)
         engine.backward(loss)
         engine.step()
         total += loss.detach()
@@ -181,28 +181,28 @@ def _validate(engine: Engine, plain: Student, rows: Rows, filter_history: bool) 
     return metric_means(engine.mean(sums.to(engine.device)).cpu())
 
 
-def _untaught(engine: Engine, config: TrainConfig, materials: Materials) -> dict[str, float]:
+def _untaught(engine: Engine, config: TrainConfig, data: TrainingData) -> dict[str, float]:
     """Validation metrics of item transitions, if there is a teacher to judge; a collective call."""
-    if not materials.teacher_ndcg or not config.distillation.trust:
+    if not data.teacher_ndcg or not config.distillation.teacher_threshold:
         return {}
-    if materials.untaught:
-        return materials.untaught
-    return metric_means(engine.mean(untaught_sums(materials, config.filter_history).to(engine.device)).cpu())
+    if data.yardstick:
+        return data.yardstick
+    return metric_means(engine.mean(yardstick_sums(data, config.filter_history).to(engine.device)).cpu())
 
 
-def untaught_sums(materials: Materials, filter_history: bool) -> Tensor:
+def yardstick_sums(data: TrainingData, filter_history: bool) -> Tensor:
     """Metric sums (see :func:`evaluate`) that transitions between items reach on this worker's validation rows."""
-    transitions = Transitions(materials.train, len(materials.train_count))
-    return evaluate(transitions, materials.validation, torch.device("cpu"), filter_history)
+    transitions = Transitions(data.train, len(data.train_count))
+    return evaluate(transitions, data.validation, torch.device("cpu"), filter_history)
 
 
-def plain_student(config: TrainConfig, materials: Materials, state: dict[str, Tensor]) -> Student:
+def plain_student(config: TrainConfig, data: TrainingData, state: dict[str, Tensor]) -> Student:
     """The student that holds folded weights."""
-    student = Student(config.student, config.shape, len(materials.train_count))
+    student = Student(config.student, config.model, len(data.train_count))
     student.load_state_dict(state)
     return student
 
 
-def exhausted(progress: Progress, config: TrainConfig) -> bool:
+def out_of_patience(progress: TrainerState, config: TrainConfig) -> bool:
     """Whether the patience ran out."""
     return progress.epoch - progress.best_epoch >= config.patience * config.evaluate_every

@@ -18,27 +18,27 @@ from student_train.config import TrainConfig
 from student_train.evaluation import scored, target_ranks
 from student_train.exported import export_student
 from student_train.labels import failed_rows, read_labels
-from student_train.loop import Materials, Progress
+from student_train.loop import TrainingData, TrainerState
 from student_train.rows import Rows, read_rows
-from student_train.student import Student
+from student_train.models.student import Student
 
 CURVE_FILE = "curve.json"
 RESULT_FILE = "result.json"
 
 
-def measure(config: TrainConfig, materials: Materials, student: Student, progress: Progress) -> dict[str, Any]:
+def measure(config: TrainConfig, data: TrainingData, student: Student, progress: TrainerState) -> dict[str, Any]:
     """Evaluate the chosen student on test, once; a collective call.
 
     Returns:
         ``metrics`` (validation and test, seconds) and ``counts`` of the student's manifest.
     """
-    rows = _test_rows(config, materials, student.n_items)
-    catalogue = Catalogue.of(read_titles(config.dataset), materials.train_count)
+    rows = _test_rows(config, data, student.n_items)
+    catalogue = Catalogue.of(read_titles(config.dataset), data.train_count)
     device = next(student.parameters()).device
     started = time.perf_counter()
     rank_all(student, rows, device)
     seconds = time.perf_counter() - started
-    test = assess(student, rows, catalogue, device, materials.rank, config.filter_history)
+    test = assess(student, rows, catalogue, device, data.rank, config.filter_history)
     validation = {f"validation_{name}": value for name, value in progress.best.items() if name != "loss"}
     return {
         "metrics": validation
@@ -46,13 +46,13 @@ def measure(config: TrainConfig, materials: Materials, student: Student, progres
         | {
             "test_seconds": float(mean_over_workers(torch.tensor(seconds))),
             "train_seconds": progress.seconds,
-            "train_rows_per_second": materials.total_rows * progress.epoch / progress.seconds,
+            "train_rows_per_second": data.total_rows * progress.epoch / progress.seconds,
         },
         "counts": {
             "parameters": sum(p.numel() for p in student.parameters()),
             "epochs": progress.epoch,
             "best_epoch": progress.best_epoch,
-            "world_size": materials.world_size,
+            "world_size": data.world_size,
         },
     }
 
@@ -63,19 +63,19 @@ def rank_all(student: Student, rows: Rows, device: torch.device) -> None:
         scores_BN.topk(min(TOP, student.n_items), dim=1)
 
 
-def _test_rows(config: TrainConfig, materials: Materials, padding: int) -> Rows:
+def _test_rows(config: TrainConfig, data: TrainingData, padding: int) -> Rows:
     """Test rows, with the teacher's lists if the labels have one for each."""
-    rows = read_rows(config.dataset, "test", config.shape.history, padding, materials.rank, materials.world_size)
+    rows = read_rows(config.dataset, "test", config.model.max_length, padding, data.rank, data.world_size)
     if config.labels is not None:
-        stored = read_manifest(config.labels, "teach").config
+        stored = read_manifest(config.labels, "label").config
         if "test" in stored["splits"] and not len(failed_rows(config.labels, "test")):
             rows.teacher = read_labels(rows.row_id, config.labels, "test", min(TOP, stored["top_k"]))
     return rows
 
 
-def validation_ranks(config: TrainConfig, materials: Materials, student: Student) -> pa.Table:
+def validation_ranks(config: TrainConfig, data: TrainingData, student: Student) -> pa.Table:
     """Where the student ranks the true item of every validation row (schema RANKS); a collective call."""
-    device, rows = next(student.parameters()).device, materials.validation
+    device, rows = next(student.parameters()).device, data.validation
     blocks = scored(student, rows, device, config.filter_history)
     rank_S = torch.cat([target_ranks(scores_BN, block.target).cpu() for block, scores_BN in blocks])
     row_id, rank = all_of_workers(torch.stack([rows.row_id.cpu(), rank_S], dim=1)).T.numpy()
@@ -86,18 +86,18 @@ def write_student(
     directory: Path,
     config: TrainConfig,
     student: Student,
-    progress: Progress,
+    progress: TrainerState,
     outcome: dict[str, Any],
     ranks: pa.Table,
 ) -> None:
     """Write the exported student, its validation ranks, its learning curve and its figures into ``directory``."""
-    export_student(directory, student, config.student, config.shape, config.dataset / ITEMS_FILE)
+    export_student(directory, student, config.student, config.model, config.dataset / ITEMS_FILE)
     pq.write_table(ranks, directory / RANKS_FILE)
     (directory / CURVE_FILE).write_text(json.dumps(progress.history, indent=1) + "\n")
     (directory / RESULT_FILE).write_text(json.dumps(outcome, indent=1) + "\n")
 
 
-def progress_line(config: TrainConfig, progress: Progress) -> str:
+def progress_line(config: TrainConfig, progress: TrainerState) -> str:
     """Epoch, loss, validation figures and the time that is left at most."""
     now = progress.history[-1]
     left = progress.seconds / progress.epoch * (config.epochs - progress.epoch)

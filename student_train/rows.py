@@ -16,7 +16,7 @@ from data_prep.schema import Split, sequence_files
 
 
 @dataclass
-class Taught:
+class TeacherLabels:
     """What the teacher says about S rows."""
 
     items: Tensor
@@ -28,9 +28,9 @@ class Taught:
     confidence: Tensor
     """How far to trust it [S]: see :func:`student_train.distillation.importance.confidence`."""
 
-    def map(self, change: Callable[[Tensor], Tensor]) -> "Taught":
+    def map(self, change: Callable[[Tensor], Tensor]) -> "TeacherLabels":
         """The same with every tensor changed."""
-        return Taught(change(self.items), change(self.logits), change(self.distance), change(self.confidence))
+        return TeacherLabels(change(self.items), change(self.logits), change(self.distance), change(self.confidence))
 
 
 @dataclass
@@ -40,7 +40,7 @@ class Rows:
     row_id: Tensor
     history: Tensor
     target: Tensor
-    teacher: Taught | None = None
+    teacher: TeacherLabels | None = None
 
     def __len__(self) -> int:
         return len(self.row_id)
@@ -69,7 +69,7 @@ class Rows:
     def of(cls, tensors: Sequence[Tensor]) -> "Rows":
         """The rows of :meth:`tensors`."""
         row_id, history, target, *teacher = tensors
-        return cls(row_id, history, target, Taught(*teacher) if teacher else None)
+        return cls(row_id, history, target, TeacherLabels(*teacher) if teacher else None)
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> "Rows":
         teacher = self.teacher.map(change) if self.teacher else None

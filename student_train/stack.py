@@ -34,7 +34,7 @@ class Stack:
         self._optimizer = torch.optim.AdamW(groups, fused=True)
         clips = [config.engine.gradient_clip or torch.inf for config in configs]
         self._clip = torch.tensor(clips, device=device)
-        self._share = torch.tensor([config.average for config in configs], device=device)
+        self._share = torch.tensor([config.weight_average for config in configs], device=device)
         self._averages = {name: values.detach().clone() for name, values in self.parameters.items()}
         self._steps = 0
 

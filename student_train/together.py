@@ -1,6 +1,6 @@
 """Students of one shape that train together: one batched step advances them all.
 
-The loss is that of :class:`Step`, batched over members with ``torch.func.vmap``: each has its own weights, batches,
+The loss is that of :class:`TrainingLoss`, batched over members with ``torch.func.vmap``: each has its own weights, batches,
 random draws, loss weights and trust, and nothing of one reaches another, so that each ends where
 :func:`student_train.loop.fit` ends with its config, to float tolerance. On a GPU dropout draws other masks than it does
 there.
@@ -18,8 +18,8 @@ from student_train.alike import check_alike
 from student_train.cohort import Cohort, GoesOn, Member
 from student_train.config import TrainConfig
 from student_train.evaluation import metric_means
-from student_train.loop import Materials, Progress, plain_student, untaught_sums
-from student_train.student import Student
+from student_train.loop import TrainingData, TrainerState, plain_student, yardstick_sums
+from student_train.models.student import Student
 
 LOGITS = {"cpu": 2**23, "cuda": 2**29}
 """Logits of a batched step at most; on a CPU steps were slower beyond, where glibc maps every tensor anew (32 MB)."""
@@ -30,17 +30,17 @@ OnEpoch = Callable[[Mapping[int, TrainingError]], None]
 
 def fit_together(
     configs: Sequence[TrainConfig],
-    materials: Materials,
+    data: TrainingData,
     on_evaluation: GoesOn,
     device: torch.device | None = None,
     at_once: int | None = None,
     on_epoch: OnEpoch = lambda failed: None,
-) -> list[tuple[Student, Progress] | TrainingError]:
+) -> list[tuple[Student, TrainerState] | TrainingError]:
     """Train a student per config; all advance epoch by epoch, and those that end leave the others as they are.
 
     Args:
         configs: what to train; :func:`student_train.alike.groups` says which can train together.
-        materials: all rows (rank 0 of 1), and what they are scored with.
+        data: all rows (rank 0 of 1), and what they are scored with.
         on_evaluation: reports progress and may end single members.
         device: the first GPU by default, or the CPU without one.
         at_once: members in one batched step; by default as many as ``LOGITS`` allows.
@@ -56,11 +56,11 @@ def fit_together(
     check_alike(configs)
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     members = [Member(place, config) for place, config in enumerate(configs)]
-    size = at_once or _at_once(configs[0], len(materials.train_count), device)
-    judged = materials.teacher_ndcg and any(config.distillation.trust for config in configs)
-    counted = materials.untaught or not judged
-    without = materials.untaught if counted else metric_means(untaught_sums(materials, configs[0].filter_history))
-    cohorts = [Cohort(members[at : at + size], materials, without, device) for at in range(0, len(members), size)]
+    size = at_once or _at_once(configs[0], len(data.train_count), device)
+    judged = data.teacher_ndcg and any(config.distillation.teacher_threshold for config in configs)
+    counted = data.yardstick or not judged
+    without = data.yardstick if counted else metric_means(yardstick_sums(data, configs[0].filter_history))
+    cohorts = [Cohort(members[at : at + size], data, without, device) for at in range(0, len(members), size)]
     while cohorts:
         training = [member for cohort in cohorts for member in cohort.members]
         for cohort in cohorts:
@@ -69,7 +69,7 @@ def fit_together(
         cohorts = [cohort for cohort in cohorts if cohort.members]
     return [
         member.error
-        or (plain_student(member.config, materials, member.progress.best_state).to(device), member.progress)
+        or (plain_student(member.config, data, member.progress.best_state).to(device), member.progress)
         for member in members
     ]
 

@@ -9,7 +9,7 @@ from cluster.storage import read_manifest
 from cluster.tracking import Tracker
 from student_train.config import TrainConfig
 from student_train.outcome import CURVE_FILE
-from student_train.register import register_student
+from model_registry.register import register_student
 
 _BY_EPOCH = "validation_"
 

@@ -19,10 +19,10 @@ from data_prep.schema import EMBEDDINGS_FILE, EMBEDDINGS_TENSOR, ITEMS_FILE
 from student_train.config import DistillationConfig, TrainConfig
 from student_train.evaluation import protocol
 from student_train.labels import failed_rows, read_labels
-from student_train.learner import check_sides
-from student_train.loop import Materials, Progress, fit
+from student_train.distilled_student import check_sides
+from student_train.loop import TrainingData, TrainerState, fit
 from student_train.outcome import RESULT_FILE, measure, progress_line, validation_ranks, write_student
-from student_train.registry import MATCHINGS
+from student_train.components import FEATURE_BASED
 from student_train.rows import read_rows
 
 
@@ -78,7 +78,7 @@ def check_inputs(config: TrainConfig) -> dict[str, str]:
     inputs = {"dataset": dataset.fingerprint}
     if config.labels is None:
         return inputs
-    labels = read_manifest(config.labels, "teach")
+    labels = read_manifest(config.labels, "label")
     check_made_from(config.labels, labels, "dataset", config.dataset, dataset)
     _check_labels(config, labels)
     return inputs | {"labels": labels.fingerprint, "teacher": labels.inputs["teacher"]}
@@ -86,9 +86,9 @@ def check_inputs(config: TrainConfig) -> dict[str, str]:
 
 def _needs_embeddings(distillation: DistillationConfig) -> str:
     """The setting that needs the teacher's item embeddings, or an empty text."""
-    if distillation.strategy in MATCHINGS and distillation.lam:
+    if distillation.strategy in FEATURE_BASED and distillation.lam:
         return f"`distillation.strategy` = {distillation.strategy}"
-    if distillation.joins:
+    if distillation.uses_teacher_embeddings:
         return f"`distillation.embedding` = {distillation.embedding}"
     return ""
 
@@ -100,29 +100,29 @@ def _check_labels(config: TrainConfig, labels: Manifest) -> None:
     if config.distillation.top_k > stored:
         raise ConfigError(
             f"`distillation.top_k` = {config.distillation.top_k}, but {config.labels} holds lists of {stored}: lower "
-            f"it or run `dllm2rec teach --top-k {config.distillation.top_k}`"
+            f"it or run `dllm2rec label --top-k {config.distillation.top_k}`"
         )
     if "train" not in labels.config["splits"]:
-        raise StaleInputError(f"{config.labels} holds no labels of train rows: run `dllm2rec teach --splits train …`")
+        raise StaleInputError(f"{config.labels} holds no labels of train rows: run `dllm2rec label --splits train …`")
     embeddings, needed = config.labels / EMBEDDINGS_FILE, _needs_embeddings(config.distillation)
     if needed and not embeddings.is_file():
-        raise StaleInputError(f"{embeddings} is missing, which {needed} needs: run `dllm2rec teach` again")
-    check_sides(config.shape, config.distillation)
+        raise StaleInputError(f"{embeddings} is missing, which {needed} needs: run `dllm2rec label` again")
+    check_sides(config.model, config.distillation)
 
 
-def load_materials(config: TrainConfig, rank: int = 0, world_size: int = 1) -> Materials:
+def load_data(config: TrainConfig, rank: int = 0, world_size: int = 1) -> TrainingData:
     """Read a worker's slice of the data set and of the labels."""
     items = pq.read_table(config.dataset / ITEMS_FILE, columns=["train_count"])
-    length, padding = config.shape.history, items.num_rows
+    length, padding = config.model.max_length, items.num_rows
     rows = read_rows(config.dataset, "train", length, padding, rank, world_size)
     embeddings, teacher_ndcg = None, {}
     if config.labels is not None:
-        teacher_ndcg = _own_ndcg(read_manifest(config.labels, "teach").metrics)
+        teacher_ndcg = _own_ndcg(read_manifest(config.labels, "label").metrics)
         rows = rows.take(torch.isin(rows.row_id, failed_rows(config.labels, "train"), invert=True))
         rows.teacher = read_labels(rows.row_id, config.labels, "train", config.distillation.top_k)
         if (config.labels / EMBEDDINGS_FILE).is_file():
             embeddings = load_file(config.labels / EMBEDDINGS_FILE)[EMBEDDINGS_TENSOR]
-    return Materials(
+    return TrainingData(
         train=rows,
         validation=read_rows(config.dataset, "validation", length, padding, rank, world_size),
         train_count=torch.from_numpy(items["train_count"].to_numpy().copy()),
@@ -148,10 +148,10 @@ def train_worker(payload: Payload) -> None:
     """One Ray Train worker: train, evaluate on test once, report the student as the last checkpoint."""
     config = TrainConfig.model_validate(payload["config"])
     context = ray_train.get_context()
-    materials = load_materials(config, context.get_world_rank(), context.get_world_size())
+    data = load_data(config, context.get_world_rank(), context.get_world_size())
 
-    def on_evaluation(progress: Progress, save: Callable[[Path], None]) -> bool:
-        if materials.rank == 0:
+    def on_evaluation(progress: TrainerState, save: Callable[[Path], None]) -> bool:
+        if data.rank == 0:
             print(progress_line(config, progress), flush=True)
         if config.workers.max_failures:
             with tempfile.TemporaryDirectory() as directory:
@@ -160,11 +160,11 @@ def train_worker(payload: Payload) -> None:
         return True
 
     start = Path(payload["start_from"]) if payload["start_from"] else None
-    student, progress = fit(config, materials, on_evaluation, last_checkpoint() or start)
-    outcome = measure(config, materials, student, progress)
-    ranks = validation_ranks(config, materials, student)
+    student, progress = fit(config, data, on_evaluation, last_checkpoint() or start)
+    outcome = measure(config, data, student, progress)
+    ranks = validation_ranks(config, data, student)
     with tempfile.TemporaryDirectory() as directory:
-        if materials.rank == 0:
+        if data.rank == 0:
             write_student(Path(directory), config, student, progress, outcome, ranks)
-        checkpoint = Checkpoint.from_directory(directory) if materials.rank == 0 else None
+        checkpoint = Checkpoint.from_directory(directory) if data.rank == 0 else None
         ray_train.report({"done": True}, checkpoint=checkpoint)

@@ -47,6 +47,6 @@ class Transitions(nn.Module):
 def transition_metrics(config: TrainConfig) -> dict[str, float]:
     """Test metrics of transitions counted in the train rows of ``config.dataset``: what a student has to beat."""
     n_items = pq.read_metadata(config.dataset / ITEMS_FILE).num_rows
-    train, test = (read_rows(config.dataset, split, config.shape.history, n_items) for split in ("train", "test"))
+    train, test = (read_rows(config.dataset, split, config.model.max_length, n_items) for split in ("train", "test"))
     sums = evaluate(Transitions(train, n_items), test, torch.device("cpu"), config.filter_history)
     return metric_means(sums)

@@ -1,4 +1,4 @@
-"""Config of the verb ``teach``."""
+"""Config of the verb ``label``."""
 
 from pathlib import Path
 from typing import Literal
@@ -37,7 +37,7 @@ class VllmConfig(Config):
         return self.tensor_parallel_size * self.pipeline_parallel_size if self.gpu else 0
 
 
-class TeachConfig(Config):
+class LabelConfig(Config):
     """Label the rows of a data set with a teacher: its ranking, its scores and its item embeddings."""
 
     dataset: Path = Field(Path("runs/dataset"), description="Data set directory (verb prepare).")

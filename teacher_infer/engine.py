@@ -255,7 +255,7 @@ def lora_rank(adapter: Path) -> int:
     """
     file = adapter / "adapter_config.json"
     if not file.is_file():
-        raise StaleInputError(f"{adapter} holds no LoRA adapter (no adapter_config.json): check --engine.lora")
+        raise StaleInputError(f"{adapter} holds no LoRA adapter (no adapter_config.json): check --vllm.lora")
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
         rank = max([int(config["r"]), *(config.get("rank_pattern") or {}).values()])

@@ -17,7 +17,7 @@ from data_prep.reading import read_titles
 from data_prep.schema import EMBEDDINGS_FILE, EMBEDDINGS_TENSOR, SPLITS, labels_schema, shard_name
 from teacher_infer.exchange_config import ExportConfig, ImportConfig, ImportedLabels
 from teacher_infer.official import OfficialLabels, read_labels, write_labels
-from teacher_infer.tally import Tally, list_gains
+from teacher_infer.stats import Stats, list_gains
 
 TITLES_FILE = "titles.csv"
 
@@ -50,7 +50,7 @@ def import_labels(config: ImportConfig) -> Path:
             "dataset": read_manifest(draft.path / "dataset", "prepare").fingerprint,
             "teacher": inputs["teacher_files"],
         }
-        with output_directory(draft.path / "labels", verb="teach", config=taught, inputs=made_from) as directory:
+        with output_directory(draft.path / "labels", verb="label", config=taught, inputs=made_from) as directory:
             _write_labels(official.splits["train"], labels, directory, config.rows_per_shard)
         draft.counts |= dataset.counts | {"rows_without_history": dropped}
     counted = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in draft.counts.items() if count)
@@ -66,11 +66,11 @@ def export_labels(config: ExportConfig) -> Path:
             official code matches rows and labels by line.
         OutputError: the output directory holds something else.
     """
-    dataset, labels = read_manifest(config.dataset, "prepare"), read_manifest(config.labels, "teach")
+    dataset, labels = read_manifest(config.dataset, "prepare"), read_manifest(config.labels, "label")
     check_made_from(config.labels, labels, "dataset", config.dataset, dataset)
     embeddings = config.labels / EMBEDDINGS_FILE
     if not embeddings.is_file():
-        raise StaleInputError(f"{embeddings} is missing: run `dllm2rec teach` again")
+        raise StaleInputError(f"{embeddings} is missing: run `dllm2rec label` again")
     inputs = {"dataset": dataset.fingerprint, "labels": labels.fingerprint}
     with output_directory(
         config.output, verb="export-labels", config=config, inputs=inputs, overwrite=config.overwrite
@@ -126,6 +126,6 @@ def _write_labels(rows: OfficialRows, labels: OfficialLabels, directory: Draft, 
     for number, start in enumerate(range(0, len(table), rows_per_shard)):
         pq.write_table(table.slice(start, rows_per_shard), folder / shard_name(number))
     gains = list_gains(torch.from_numpy(labels.items), torch.from_numpy(rows.target))
-    tally = Tally(rows=len(table), gains=gains)
+    tally = Stats(rows=len(table), gains=gains)
     directory.counts |= {"train": len(table), "items": len(labels.embeddings)}
     directory.metrics |= {f"train_{name}": value for name, value in tally.metrics(labels.items.shape[1]).items()}

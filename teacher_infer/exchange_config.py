@@ -40,6 +40,6 @@ class ExportConfig(Config):
     """Write a data set and the labels of its train rows as files of the official DLLM2Rec code, and titles.csv."""
 
     dataset: Path = Field(Path("runs/dataset"), description="Data set directory (verb prepare).")
-    labels: Path = Field(Path("runs/labels"), description="Label directory (verb teach).")
+    labels: Path = Field(Path("runs/labels"), description="Label directory (verb label).")
     output: Path = Field(Path("runs/exported"), description="Directory to write.")
     overwrite: bool = Field(False, description="Replace an earlier export in the output directory.")

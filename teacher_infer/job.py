@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from teacher_infer.config import TeachConfig
+from teacher_infer.config import LabelConfig
 from teacher_infer.engine import Task, VllmEngine
 from teacher_infer.store import LabelStore
 
@@ -14,7 +14,7 @@ from teacher_infer.store import LabelStore
 class Job:
     """What to label with what."""
 
-    config: TeachConfig
+    config: LabelConfig
     """With absolute paths and every default filled in."""
     model: Path
 

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from cluster.errors import UserError
 from data_prep.reading import read_titles
 from data_prep.schema import EMBEDDINGS_FILE, EMBEDDINGS_TENSOR, ScoreKind, labels_schema
-from teacher_infer.config import TeachConfig
+from teacher_infer.config import LabelConfig
 from teacher_infer.embeddings import read_whitening
 from teacher_infer.grounding import Catalogue
 from teacher_infer.item_file import ItemFile, ItemRows
@@ -21,7 +21,7 @@ from teacher_infer.rankers.embed import Embed
 from teacher_infer.rankers.ground import Ground
 from teacher_infer.rankers.likelihood import Likelihood
 from teacher_infer.store import Chunk
-from teacher_infer.tally import Tally
+from teacher_infer.stats import Stats
 
 TRIES = 2
 GIVEN_UP = 8  # rows that fail one after the other, with new engines each, from which on the fault is not the rows'
@@ -54,9 +54,9 @@ class Label:
         ranked, errors = self._rank(rows)
         kind = self._ranker.kind
         labels = pa.concat_tables([_empty(kind), *(_table(part, result, kind) for part, result in ranked)])
-        tally = Tally.total(result.tally for _, result in ranked)
+        tally = Stats.total(result.tally for _, result in ranked)
         store.commit(chunk, before, labels.sort_by("row_id"), errors, tally)
-        return {"split": chunk.split, "tally": (tally + Tally(failed=len(errors))).model_dump()}
+        return {"split": chunk.split, "tally": (tally + Stats(failed=len(errors))).model_dump()}
 
     def _rank(self, rows: Rows) -> tuple[list[tuple[Rows, Ranked]], dict[int, str]]:
         """All rows at once or, if that fails, one by one; with the errors of those that fail."""
@@ -122,7 +122,7 @@ def open_ranker(job: Job, titles: Sequence[str], engines: Engines) -> Ranker:
     return Ground(titles, items_NE, catalogue, lambda: engines("generate"), lambda: engines("embed"), config)
 
 
-def _items(config: TeachConfig) -> ItemRows:
+def _items(config: LabelConfig) -> ItemRows:
     """The item embeddings: in memory if they fit into what ranking may take, else read from their file as needed."""
     file = config.output / EMBEDDINGS_FILE
     if file.stat().st_size > config.grounding_memory:

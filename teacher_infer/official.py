@@ -66,12 +66,12 @@ def write_labels(labels: Path, rows: int, embeddings: Tensor, directory: Path) -
     """
     files = label_files(labels, "train")
     if not files:
-        raise StaleInputError(f"{labels} holds no labels of train rows: run `dllm2rec teach --splits train …`")
+        raise StaleInputError(f"{labels} holds no labels of train rows: run `dllm2rec label --splits train …`")
     table = pa.concat_tables(pq.read_table(file) for file in files).sort_by("row_id")
     if len(table) != rows:
         raise StaleInputError(
             f"{labels} holds labels of {len(table)} of {rows} train rows, but the official code matches rows and "
-            "labels by line: run `dllm2rec teach` again until none fails"
+            "labels by line: run `dllm2rec label` again until none fails"
         )
     kind: ScoreKind = table.schema.metadata[SCORE_KIND_KEY].decode()
     scores = distances(torch.tensor(table["scores"].to_pylist(), dtype=torch.float32), kind).numpy()

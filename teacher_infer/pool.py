@@ -13,7 +13,7 @@ from ray.exceptions import GetTimeoutError, RayActorError
 
 from cluster.errors import ClusterError, ConfigError, ModelError, UserError
 from cluster.resources import check_resources
-from teacher_infer.config import TeachConfig
+from teacher_infer.config import LabelConfig
 from teacher_infer.job import Job
 
 PIECE, RESULT, FAILURE = "piece", "result", "failure"
@@ -96,7 +96,7 @@ def work_through(work: type[Work], job: Job, pieces: Sequence[Any]) -> Iterator[
     except RayActorError as error:
         raise ModelError(
             f"a vLLM worker's process died {RETRIES + 1} times at the same work (out of memory?): give it more, lower "
-            "--rows-per-shard or --engine.max-num-seqs; the same command goes on"
+            "--rows-per-shard or --vllm.max-num-seqs; the same command goes on"
         ) from error
     except GetTimeoutError as error:
         free = ray.available_resources()
@@ -108,6 +108,6 @@ def work_through(work: type[Work], job: Job, pieces: Sequence[Any]) -> Iterator[
         ) from error
 
 
-def _resources(config: TeachConfig) -> dict[str, float]:
+def _resources(config: LabelConfig) -> dict[str, float]:
     """What one actor takes."""
     return {"CPU": config.engine.cpus, "GPU": config.engine.gpus}

@@ -2,7 +2,7 @@
 
 import time
 
-from teacher_infer.tally import Tally
+from teacher_infer.stats import Stats
 
 LOG_SECONDS = 10.0
 
@@ -12,13 +12,13 @@ class Progress:
 
     def __init__(self, rows: int, done: int) -> None:
         """``done`` of all ``rows`` were labelled by earlier runs."""
-        self.tally = Tally()
+        self.tally = Stats()
         self._rows, self._done = rows, done
         self._start = self._logged = time.perf_counter()
         if done:
             print(f"teach: {done:,} of {rows:,} rows are labelled already", flush=True)
 
-    def add(self, tally: Tally) -> None:
+    def add(self, tally: Stats) -> None:
         """Count a piece of work."""
         self.tally += tally
         now = time.perf_counter()

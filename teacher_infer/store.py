@@ -20,11 +20,11 @@ from cluster.errors import OutputError, StaleInputError
 from cluster.storage import MANIFEST_FILE, check_free
 from data_prep.reading import read_rows, shards
 from data_prep.schema import FAILURES, Split, failure_file, label_file
-from teacher_infer.tally import Tally
+from teacher_infer.stats import Stats
 
 JOB_FILE = "job.json"
 PROGRESS_FOLDER = ".progress"
-VERB = "teach"
+VERB = "label"
 
 
 class Chunk(NamedTuple):
@@ -111,7 +111,7 @@ class LabelStore:
         return rows.filter(pc.invert(pc.is_in(rows["row_id"], value_set=labels["row_id"].combine_chunks()))), labels
 
     def commit(
-        self, chunk: Chunk, before: pa.Table | None, labels: pa.Table, errors: Mapping[int, str], tally: Tally
+        self, chunk: Chunk, before: pa.Table | None, labels: pa.Table, errors: Mapping[int, str], tally: Stats
     ) -> None:
         """Put a shard into place, the labels last.
 
@@ -135,14 +135,14 @@ class LabelStore:
             labels = pa.concat_tables([before, labels]).sort_by("row_id")
         _write_table(label_file(self.root, chunk.split, chunk.number), labels)
 
-    def tally(self, chunk: Chunk) -> Tally:
+    def tally(self, chunk: Chunk) -> Stats:
         """What a shard took and gave; nothing before it is there."""
         file = label_file(self.root, chunk.split, chunk.number)
         if not file.is_file():
-            return Tally()
+            return Stats()
         labelled = _labelled(file)
         attempts = [file for file in self._tallies(chunk).glob("*.json") if int(file.stem) < labelled or not labelled]
-        total = Tally.total(Tally.model_validate_json(file.read_text()) for file in attempts)
+        total = Stats.total(Stats.model_validate_json(file.read_text()) for file in attempts)
         return total.model_copy(update={"rows": labelled, "failed": chunk.rows - labelled})
 
     def first_failure(self, chunks: Sequence[Chunk]) -> str:

@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from cluster.config import ClusterConfig, Config, EngineConfig, WorkersConfig
+from cluster.config import ClusterConfig, Config, EngineConfig, ResourcesConfig
 
 
 class ModelConfig(Config):
@@ -54,7 +54,7 @@ class TrainTeacherConfig(Config):
     seed: int = Field(0, ge=0, description="Seed of weights, rows and order.")
     resume: bool = Field(True, description="Keep checkpoints, so that the same command goes on after a stop.")
     engine: EngineConfig = EngineConfig()
-    workers: WorkersConfig = WorkersConfig()
+    workers: ResourcesConfig = ResourcesConfig()
     output: Path = Field(Path("runs/teacher"), description="Teacher directory to write (HF format).")
     overwrite: bool = Field(False, description="Replace an earlier teacher in the output directory.")
     cluster: ClusterConfig = ClusterConfig()

@@ -67,7 +67,7 @@ class Training:
         self.steps = self.per_epoch * config.epochs
         if self.steps < config.engine.accumulation:
             raise ConfigError(
-                f"--engine.accumulation {config.engine.accumulation} is more than the {self.steps} micro batches of "
+                f"--deepspeed.accumulation {config.engine.accumulation} is more than the {self.steps} micro batches of "
                 "the whole training: lower it"
             )
         self.losses: list[Tensor] = []  # since the last evaluation

@@ -47,9 +47,9 @@ MakeStudent = Callable[..., Path]
 
 def student_maker(folder: Path) -> MakeStudent:
     """Writes finished student directories of 20 items (ids ``i0`` …) with random weights into ``folder``."""
-    from student_train.config import StudentConfig, TrainConfig
+    from student_train.config import ModelConfig, TrainConfig
     from student_train.exported import export_student
-    from student_train.student import Student
+    from student_train.models.student import Student
 
     def make(
         name: str = "student",
@@ -64,7 +64,7 @@ def student_maker(folder: Path) -> MakeStudent:
         items = folder / f"{name}-{ITEMS_FILE}"
         pq.write_table(pa.table(columns, schema=ITEMS), items)
         torch.manual_seed(seed)
-        shape = StudentConfig(width=8, heads=1, layers=1, history=5)
+        shape = ModelConfig(width=8, heads=1, layers=1, history=5)
         with output_directory(
             folder / name, verb="train", config=TrainConfig(shape=shape), inputs={"dataset": dataset}
         ) as draft:

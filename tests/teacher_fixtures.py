@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from cluster.config import Config, WorkersConfig
+from cluster.config import Config, ResourcesConfig
 from cluster.storage import output_directory
 from data_prep.schema import ITEMS, ITEMS_FILE, SEQUENCES, SPLITS, shard_name
 
@@ -79,7 +79,7 @@ def tiny_teacher(tiny_dataset: Path, ray_local: None) -> TinyTeacher:
         patience=16,
         resume=False,
         engine=EngineConfig(zero_stage=1),
-        workers=WorkersConfig(count=2),
+        workers=ResourcesConfig(count=2),
         output=tiny_dataset.parent / "teacher",
     )
     return TinyTeacher(tiny_dataset, train_teacher(config))

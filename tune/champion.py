@@ -6,11 +6,11 @@ from typing import Any
 
 from cluster.errors import ModelError, StaleInputError
 from cluster.mlflow_client import ServerAway
-from cluster.registry import ModelVersion, Registry
+from model_registry.versions import ModelVersion, Registry
 from cluster.storage import Manifest, read_manifest
 from cluster.tracking import Tracker
 from student_train.config import WITHOUT_EFFECT, TrainConfig
-from student_train.register import register_student
+from model_registry.register import register_student
 from student_train.train import check_inputs, train
 from tune.checkpoints import CHECKPOINTS_FOLDER
 from tune.config import TuneConfig
@@ -31,7 +31,7 @@ class Crowned:
     plain: Manifest
 
 
-def crown(config: TuneConfig, base: TrainConfig, best: Outcome) -> Crowned:
+def set_champion(config: TuneConfig, base: TrainConfig, best: Outcome) -> Crowned:
     """Train the best student and the plain one; what is there already is not done again."""
     chosen = best_config(config, base, best)
     student = _trained(chosen, config.output / STUDENT_FOLDER, weights_of(config, best))

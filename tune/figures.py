@@ -11,8 +11,8 @@ import torch
 from cluster.errors import TrainingError
 from data_prep.schema import ITEMS_FILE
 from student_train.config import TrainConfig
-from student_train.loop import Progress, exhausted
-from student_train.student import Student
+from student_train.loop import TrainerState, out_of_patience
+from student_train.models.student import Student
 from tune.halving import weak
 
 LATENCY_REPEATS = 50
@@ -30,10 +30,10 @@ class Watch:
     measures: dict[str, float]
     """See :func:`measured`."""
 
-    def report(self, progress: Progress) -> dict[str, Any]:
+    def report(self, progress: TrainerState) -> dict[str, Any]:
         """The evaluations so far; ``ended`` says whether it ends here, ``complete`` whether by itself."""
         history = list(progress.history)
-        complete = progress.epoch >= self.config.epochs or exhausted(progress, self.config)
+        complete = progress.epoch >= self.config.epochs or out_of_patience(progress, self.config)
         return {
             "number": self.proposal["number"],
             "history": history,
@@ -54,10 +54,10 @@ def measured(config: TrainConfig, names: tuple[str, ...]) -> dict[str, float]:
     if not names:
         return {}
     n_items = pq.read_metadata(config.dataset / ITEMS_FILE).num_rows
-    student = Student(config.student, config.shape, n_items).eval()
+    student = Student(config.student, config.model, n_items).eval()
     found = {"size": float(sum(parameter.numel() for parameter in student.parameters()))}
     if "latency" in names:
-        found["latency"] = _latency(student, torch.zeros(1, config.shape.history, dtype=torch.int64))
+        found["latency"] = _latency(student, torch.zeros(1, config.model.max_length, dtype=torch.int64))
     return {name: found[name] for name in names}
 
 

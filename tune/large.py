@@ -6,8 +6,8 @@ from ray import train as ray_train
 from ray.tune.integration.ray_train import TuneReportCallback
 
 from cluster.workers import Payload, run_workers
-from student_train.loop import Progress, fit
-from student_train.train import load_materials
+from student_train.loop import TrainerState, fit
+from student_train.train import load_data
 from tune.figures import Watch
 
 
@@ -25,9 +25,9 @@ def _worker(payload: Payload) -> None:
     watch: Watch = payload["watch"]
     context = ray_train.get_context()
 
-    def on_evaluation(progress: Progress, save: Any) -> bool:  # noqa: ANN401  # unused
+    def on_evaluation(progress: TrainerState, save: Any) -> bool:  # noqa: ANN401  # unused
         report = watch.report(progress)
         ray_train.report({"reports": [report]})
         return not report["ended"]
 
-    fit(watch.config, load_materials(watch.config, context.get_world_rank(), context.get_world_size()), on_evaluation)
+    fit(watch.config, load_data(watch.config, context.get_world_rank(), context.get_world_size()), on_evaluation)

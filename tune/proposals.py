@@ -17,7 +17,7 @@ from cluster.config import describe
 from cluster.errors import ConfigError, TrainingError
 from student_train.alike import groups, obstacle
 from student_train.config import TrainConfig
-from student_train.learner import check_sides
+from student_train.distilled_student import check_sides
 from tune.config import MINIMISED, Domain, Objective, TuneConfig, Value
 from tune.journal import Record
 from tune.space import Point, Space, grid, point_config
@@ -55,7 +55,7 @@ def proposal_config(train: TrainConfig, proposal: Mapping[str, Any]) -> TrainCon
     try:
         config = point_config(train, proposal["point"] | proposal["settings"] | {"seed": proposal["seed"]})
         if config.labels is not None:
-            check_sides(config.shape, config.distillation)
+            check_sides(config.model, config.distillation)
     except ValidationError as error:
         raise TrainingError(describe(error)) from error
     except ConfigError as error:

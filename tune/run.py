@@ -17,7 +17,7 @@ from tune.entry import start_trial
 from tune.follow import Follow
 from tune.halving import Rungs
 from tune.journal import Journal, Record
-from tune.materials import DECIDING, share
+from tune.shared_data import DECIDING, share
 from tune.proposals import Proposals, proposals, split
 from tune.record_runs import RunRecorder
 from tune.searcher import OrderedSearcher
@@ -118,7 +118,7 @@ def _resources(config: TuneConfig, train: TrainConfig) -> dict[str, float]:
     asked, remedy = own, "lower --cpus-per-trial or --gpus-per-trial"
     if workers.count > 1:
         asked = {"CPU": workers.count * workers.cpus, "GPU": workers.count * workers.gpu}
-        remedy = "lower --train.workers.count or --train.workers.cpus"
+        remedy = "lower --train.resources.workers or --train.resources.cpus"
     if not workers.autoscale:
         check_resources("one trial's workers", asked, remedy)
     # Ray Tune refuses to ask for nothing.
@@ -133,7 +133,7 @@ def _trainable(config: TuneConfig, train: TrainConfig, space: Space) -> Any:  # 
         start_trial,
         gpus=config.gpus_per_trial,
         train=train.model_dump(mode="json"),
-        materials={} if several else share(point_config(train, point) for point in grid(deciding)),
+        shared_data={} if several else share(point_config(train, point) for point in grid(deciding)),
         metric=config.search.objectives[0],
         measures=tuple(name for name in config.search.objectives if name in MINIMISED),
         checkpoints=str(checkpoints) if checkpoints else None,

@@ -9,7 +9,7 @@ from cluster.storage import Draft, write_manifest
 from cluster.tracking import Tracker
 from student_train.config import TrainConfig
 from student_train.train import check_inputs
-from tune.champion import crown, register_best
+from tune.champion import set_champion, register_best
 from tune.config import TuneConfig
 from tune.opening import open_journal
 from tune.outcome import best_of, outcomes_of
@@ -48,7 +48,7 @@ def tune(config: TuneConfig) -> Path:
         records = run_trials(config, base, space, journal, RunRecorder(tracker, parent.id, metric))
         outcomes = outcomes_of(records, config)
         best = best_of(outcomes)
-        crowned = crown(config, base, best)
+        crowned = set_champion(config, base, best)
         written = write_report(config, space, records, outcomes, crowned)
         parent.log_metrics({f"search_validation_{metric}": best.values[0]})
         parent.log_artifacts(written)

@@ -56,9 +56,9 @@ _HAS_EFFECT_WITH: dict[str, tuple[str, tuple[str, ...]]] = {
     "distillation.projector_start": ("distillation.projector", ("linear",)),
     "distillation.freeze_projector": _JOINED,
     "distillation.offset": _JOINED,
-    "objective.negatives": ("objective.loss", ("sampled_softmax", "bce", "gbce")),
-    "objective.gbce_calibration": ("objective.loss", ("gbce",)),
-    "shape.heads": ("student", ("sasrec", "dros", "hstu")),
+    "loss.negatives": ("loss.name", ("sampled_softmax", "bce", "gbce")),
+    "loss.gbce_calibration": ("loss.name", ("gbce",)),
+    "model.num_heads": ("student", ("sasrec", "dros", "hstu")),
 }
 """Fields that matter only where another one has one of these values."""
 
@@ -178,7 +178,7 @@ def _check_moving(space: Space, train: TrainConfig) -> None:
         )
     fixed = ("student", "shape", "distillation.projector", "distillation.strategy", "distillation.embedding")
     for path in space:
-        if path.startswith(fixed) and path != "shape.dropout" and path != "distillation.projector_start":
+        if path.startswith(fixed) and path != "model.dropout" and path != "distillation.projector_start":
             raise ConfigError(
                 f"`search.space` names {path}, which weights that are handed on (`search.scheduler` = pbt) do not "
                 "survive: leave it out or choose another scheduler"

@@ -11,12 +11,12 @@ from ray import tune
 from cluster.errors import TrainingError
 from student_train.alike import obstacle
 from student_train.config import TrainConfig
-from student_train.loop import Progress, fit
+from student_train.loop import TrainerState, fit
 from student_train.together import fit_together
 from tune.checkpoints import keep
 from tune.figures import Watch, failure, measured
 from tune.large import fit_on_workers
-from tune.materials import shared_with
+from tune.shared_data import shared_with
 from tune.proposals import proposal_config
 
 
@@ -24,7 +24,7 @@ def run_trial(
     members: Sequence[dict[str, Any]],
     *,
     train: dict[str, Any],
-    materials: Mapping[str, ray.ObjectRef],
+    shared_data: Mapping[str, ray.ObjectRef],
     metric: str,
     measures: tuple[str, ...],
     checkpoints: str | None,
@@ -39,7 +39,7 @@ def run_trial(
     Args:
         members: :class:`tune.proposals.Proposal` each; several are of one group of :func:`student_train.alike.groups`.
         train: the train config that their points go into.
-        materials: what trials share, see :mod:`tune.materials`; unused by trials with several workers.
+        shared_data: what trials share, see :mod:`tune.shared_data`; unused by trials with several workers.
         metric: what members are compared by.
         measures: of ``size`` and ``latency``, those to report.
         checkpoints: directory in which a single member leaves its weights under its number; none leaves none.
@@ -57,9 +57,9 @@ def run_trial(
         if configs[0].workers.count > 1:
             fit_on_workers(watches[0])
         elif batched and not obstacle(configs[0]):
-            _fit_together(watches, materials)
+            _fit_together(watches, shared_data)
         else:
-            _fit_alone(watches[0], materials, Path(checkpoints) if checkpoints else None)
+            _fit_alone(watches[0], shared_data, Path(checkpoints) if checkpoints else None)
     except TrainingError as error:
         tune.report({"reports": [failure(member, error) for member in members]})
 
@@ -67,7 +67,7 @@ def run_trial(
 def _fit_alone(watch: Watch, shared: Mapping[str, ray.ObjectRef], checkpoints: Path | None) -> None:
     proposal, config = watch.proposal, watch.config
 
-    def on_evaluation(progress: Progress, save: Callable[[Path], None]) -> bool:
+    def on_evaluation(progress: TrainerState, save: Callable[[Path], None]) -> bool:
         if checkpoints and progress.epoch == config.epochs:
             keep(checkpoints, proposal["number"], save)
         report = watch.report(progress)
@@ -82,7 +82,7 @@ def _fit_alone(watch: Watch, shared: Mapping[str, ray.ObjectRef], checkpoints: P
 def _fit_together(watches: Sequence[Watch], shared: Mapping[str, ray.ObjectRef]) -> None:
     waiting: list[dict[str, Any]] = []
 
-    def on_evaluation(place: int, progress: Progress) -> bool:
+    def on_evaluation(place: int, progress: TrainerState) -> bool:
         waiting.append(watches[place].report(progress))
         return not waiting[-1]["ended"]
 
@@ -93,5 +93,5 @@ def _fit_together(watches: Sequence[Watch], shared: Mapping[str, ray.ObjectRef])
             tune.report({"reports": list(waiting)})
             waiting.clear()
 
-    configs, materials = [watch.config for watch in watches], shared_with(watches[0].config, shared)
-    fit_together(configs, materials, on_evaluation, on_epoch=on_epoch)
+    configs, shared_data = [watch.config for watch in watches], shared_with(watches[0].config, shared)
+    fit_together(configs, shared_data, on_evaluation, on_epoch=on_epoch)

@@ -1,6 +1,6 @@
 """What a student takes from a teacher. A file per strategy.
 
-A ranking strategy is a function of a :class:`Lesson` to a scalar. A matching strategy is a module that is trained with
+A ranking strategy is a function of a :class:`DistillationBatch` to a scalar. A feature_loss strategy is a module that is trained with
 the student and compares item embeddings with the teacher's.
 """
 
@@ -10,10 +10,10 @@ from typing import Protocol
 
 from torch import Tensor, nn
 
-from student_train.distillation.base import Lesson
-from student_train.registry import MATCHINGS, RANKINGS
+from student_train.distillation.base import DistillationBatch
+from student_train.components import FEATURE_BASED, RESPONSE_BASED
 
-RankingStrategy = Callable[[Lesson], Tensor]
+RankingStrategy = Callable[[DistillationBatch], Tensor]
 
 
 class Matching(Protocol):
@@ -26,12 +26,12 @@ class Matching(Protocol):
 
 def ranking(strategy: str) -> RankingStrategy | None:
     """The loss of a strategy that compares rankings; none for the others."""
-    return resolve_name(RANKINGS[strategy]) if strategy in RANKINGS else None
+    return resolve_name(RESPONSE_BASED[strategy]) if strategy in RESPONSE_BASED else None
 
 
-def matching(strategy: str) -> Matching | None:
+def feature_loss(strategy: str) -> Matching | None:
     """The module of a strategy that compares item embeddings; none for the others."""
-    return resolve_name(MATCHINGS[strategy]) if strategy in MATCHINGS else None
+    return resolve_name(FEATURE_BASED[strategy]) if strategy in FEATURE_BASED else None
 
 
-__all__ = ["Lesson", "Matching", "RankingStrategy", "matching", "ranking"]
+__all__ = ["DistillationBatch", "Matching", "RankingStrategy", "feature_loss", "ranking"]

@@ -8,18 +8,18 @@ from torch import Tensor
 
 from student_train.config import DistillationConfig
 from student_train.memberwise import drawn
-from student_train.objectives import Objective
-from student_train.rows import Taught
+from student_train.losses import StudentLoss
+from student_train.rows import TeacherLabels
 
 
 @dataclass
-class Lesson:
+class DistillationBatch:
     """One batch: the student's logits beside the teacher's lists."""
 
     scores_BN: Tensor
     """The student's logits."""
     target_B: Tensor
-    teacher: Taught
+    teacher: TeacherLabels
     negative_BM: Tensor
     """Sampled negatives of the student's own loss."""
     popularity_N: Tensor
@@ -29,7 +29,7 @@ class Lesson:
     dro_weight: float
     dro_beta: float
     config: DistillationConfig
-    objective: Objective
+    objective: StudentLoss
     generator: torch.Generator
 
     @cached_property

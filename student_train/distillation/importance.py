@@ -9,7 +9,7 @@ from student_train.config import DistillationConfig, on
 
 
 def confidence(target_score_B: Tensor, kind: ScoreKind, every_score_S: Tensor) -> Tensor:
-    """How far the teacher can be trusted on each row, from its score of the true next item.
+    """How far the teacher can be teacher_weight on each row, from its score of the true next item.
 
     The paper takes a value that falls with the distance between the teacher's answer and the true item. Distances of
     different teachers differ in scale, so they are measured in standard deviations over the train rows, and the

@@ -5,14 +5,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from student_train.config import DistillationConfig, on
-from student_train.distillation.base import Lesson
+from student_train.distillation.base import DistillationBatch
 from student_train.distillation.importance import consistency, position_weights
-from student_train.objectives.dro import dro_rows
+from student_train.losses.dro import dro_rows
 
 EPSILON = 1e-8
 
 
-def dllm2rec_official(lesson: Lesson) -> Tensor:
+def dllm2rec_official(lesson: DistillationBatch) -> Tensor:
     """Σ_k mean_b w_bk (−log σ(ŷ_bk) − log σ(1 − ŷ_b,neg)) + α Σ_k mean_bc w_bk dro_ck.
 
     Faults kept: weights are normalised over the list, so that no row weighs less; log σ(1 − ŷ) stands where

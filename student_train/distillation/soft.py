@@ -4,11 +4,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from student_train.distillation.base import Lesson
+from student_train.distillation.base import DistillationBatch
 
 
-def soft(lesson: Lesson) -> Tensor:
-    """Mean over rows of the cross-entropy of the student's softmax against the teacher's over its list, times ``pull``.
+def soft(lesson: DistillationBatch) -> Tensor:
+    """Mean over rows of the cross-entropy of the student's softmax against the teacher's over its list, times ``distillation_scale``.
 
     The teacher's logits are its scores in standard deviations over the train rows, divided by the temperature. The
     cross-entropy differs from the KL divergence by the teacher's entropy, which has no gradient.
@@ -18,10 +18,10 @@ def soft(lesson: Lesson) -> Tensor:
     loss_B = -(teacher_BK * student_BK).sum(1)
     if lesson.config.weigh_rows:
         loss_B = loss_B * row_weights(lesson)
-    return lesson.objective.pull * loss_B.mean()
+    return lesson.objective.distillation_scale * loss_B.mean()
 
 
-def row_weights(lesson: Lesson) -> Tensor:
+def row_weights(lesson: DistillationBatch) -> Tensor:
     """Weights [B] in (0, 2) from the ranks that student and teacher give the true item; 1 where these are equal.
 
     2 log(1 + r_s) / (log(1 + r_s) + log(1 + r_t)): large where the teacher finds what the student does not. Beyond the

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from data_prep.schema import ScoreKind
-from teacher_infer.tally import Tally
+from teacher_infer.stats import Stats
 
 
 class Rows(NamedTuple):
@@ -36,7 +36,7 @@ class Ranked:
     target_scores: Tensor
     texts: Sequence[str | None]
     """Generated titles [B]."""
-    tally: Tally
+    tally: Stats
 
 
 class Ranker(Protocol):

@@ -8,12 +8,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from data_prep.schema import ScoreKind
-from teacher_infer.config import TeachConfig
+from teacher_infer.config import LabelConfig
 from teacher_infer.engine import VllmEngine
 from teacher_infer.grounding import Catalogue
 from teacher_infer.item_file import ItemRows
 from teacher_infer.rankers.base import Ranked, Rows, padded
-from teacher_infer.tally import Tally, list_gains
+from teacher_infer.stats import Stats, list_gains
 from teacher_infer.whitening import Whitening
 
 
@@ -29,21 +29,21 @@ class Embed:
         catalogue: Catalogue,
         embedder: Callable[[], VllmEngine],
         whitening: Whitening | None,
-        config: TeachConfig,
+        config: LabelConfig,
     ) -> None:
         self._titles, self._items_NE, self._catalogue, self._config = titles, items_NE, catalogue, config
         self._embedder, self._whitening = embedder, whitening
 
     def rank(self, rows: Rows) -> Ranked:
         """See :class:`teacher_infer.rankers.base.Ranker`."""
-        started, asked = time.perf_counter(), Tally()
+        started, asked = time.perf_counter(), Stats()
         if self._config.history == "text":
             points_BE, asked = self._embedded(rows.history)
         else:
             points_BE = self._means(rows.history)
         excluded = padded(rows.history, len(self._titles)) if self._config.exclude_history else None
         ranking = self._catalogue.rank(points_BE, self._config.top_k, excluded)
-        tally = asked + Tally(
+        tally = asked + Stats(
             rows=len(rows.history),
             valid=len(rows.history),
             seconds=time.perf_counter() - started,
@@ -64,7 +64,7 @@ class Embed:
         sums_BE = functional.embedding_bag(place_BL, table, per_sample_weights=weights_BL.contiguous(), mode="sum")
         return sums_BE / (weights_BL * (newest_first_BL < padding)).sum(1, keepdim=True)
 
-    def _embedded(self, histories: Sequence[Sequence[int]]) -> tuple[Tensor, Tally]:
+    def _embedded(self, histories: Sequence[Sequence[int]]) -> tuple[Tensor, Stats]:
         engine = self._embedder()
         texts = engine.history_texts([[self._titles[item] for item in history] for history in histories])
         place_of: dict[tuple[int, ...], int] = {}
@@ -72,7 +72,7 @@ class Embed:
         values = engine.embed_tokens(list(place_of))
         if self._whitening:
             values = self._whitening(values)
-        tally = Tally(
+        tally = Stats(
             prompts=len(place_of),
             prompt_tokens=sum(map(len, place_of)),
             dropped_titles=sum(text.dropped for text in texts),

@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 
 from data_prep.schema import ScoreKind
-from teacher_infer.config import TeachConfig
+from teacher_infer.config import LabelConfig
 from teacher_infer.engine import Generated, VllmEngine
 from teacher_infer.grounding import Catalogue
 from teacher_infer.item_file import ItemRows
 from teacher_infer.prompts import embedded, response, title_of
 from teacher_infer.rankers.base import Ranked, Rows, padded
-from teacher_infer.tally import Tally, list_gains
+from teacher_infer.stats import Stats, list_gains
 
 REMEMBERED = 1_000_000
 
@@ -33,7 +33,7 @@ class Ground:
         catalogue: Catalogue,
         generator: Engines,
         embedder: Engines,
-        config: TeachConfig,
+        config: LabelConfig,
     ) -> None:
         self._titles, self._items_NE, self._catalogue, self._config = titles, items_NE, catalogue, config
         self._generator, self._embedder = generator, embedder
@@ -56,7 +56,7 @@ class Ground:
         target_scores = self._catalogue.scores(points_BE, rows.target)
         seconds = time.perf_counter() - started + sum(self._answers[prompt][1] for prompt in set(prompts))
         answers = [self._answers[prompt][0] for prompt in prompts]
-        tally = asked + Tally(
+        tally = asked + Stats(
             rows=len(texts),
             dropped_titles=sum(answer.dropped for answer in answers),
             valid=sum(text in self._place_of for text in texts),
@@ -65,19 +65,19 @@ class Ground:
         )
         return Ranked(ranking.items, ranking.scores, target_scores, texts, tally)
 
-    def _answer(self, prompts: dict[Prompt, None]) -> Tally:
+    def _answer(self, prompts: dict[Prompt, None]) -> Stats:
         """Answer what this engine has not answered before; greedy answers do not depend on when they are asked for."""
         if len(self._answers) > REMEMBERED:
             self._answers.clear()
         new = [prompt for prompt in prompts if prompt not in self._answers]
         if not new:
-            return Tally()
+            return Stats()
         engine = self._generator()
         started = time.perf_counter()
         generated = engine.generate(new, self._config.max_new_tokens, self._config.beams or 1)
         each = (time.perf_counter() - started) / len(new)
         self._answers |= {prompt: (answer, each) for prompt, answer in zip(new, generated, strict=True)}
-        return Tally(
+        return Stats(
             prompts=len(new),
             prompt_tokens=sum(answer.prompt_tokens for answer in generated),
             cached_tokens=sum(answer.cached_tokens for answer in generated),

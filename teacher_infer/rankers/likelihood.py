@@ -9,11 +9,11 @@ import pyarrow.dataset as ds
 import torch
 
 from data_prep.schema import ScoreKind, label_files
-from teacher_infer.config import TeachConfig
+from teacher_infer.config import LabelConfig
 from teacher_infer.engine import VllmEngine
 from teacher_infer.rankers.base import Ranked, Rows
 from teacher_infer.search import Found, search
-from teacher_infer.tally import Tally, list_gains
+from teacher_infer.stats import Stats, list_gains
 from teacher_infer.trie import TitleTrie
 
 Key = tuple[tuple[str, ...], tuple[int, ...], tuple[int, ...]]
@@ -24,7 +24,7 @@ class Likelihood:
 
     kind: ScoreKind = "logprob"
 
-    def __init__(self, titles: Sequence[str], generator: Callable[[], VllmEngine], config: TeachConfig) -> None:
+    def __init__(self, titles: Sequence[str], generator: Callable[[], VllmEngine], config: LabelConfig) -> None:
         self._titles, self._generator, self._config = titles, generator, config
         self._lists: ds.Dataset | None = None
         if config.candidates:
@@ -68,7 +68,7 @@ class Likelihood:
         if any(len(answer.items) < self._config.top_k for answer in answers):
             raise ValueError(f"fewer than {self._config.top_k} candidates are left to rank")
         items = torch.tensor([answer.items for answer in answers])
-        tally = Tally(
+        tally = Stats(
             rows=len(answers),
             prompts=len(found),
             prompt_tokens=sum(one.tokens for one in found),

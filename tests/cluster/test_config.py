@@ -39,7 +39,7 @@ def test_command_line_wins_over_file_and_file_over_defaults(tmp_path: Path) -> N
     file = yaml_file(
         tmp_path, "train: {rate: 1e-2, rounds: 5, engine: {zero_stage: 2, precision: bf16}}\nprepare: {z: 1}"
     )
-    config = load("--rounds", "7", "--config", file, "--engine.zero-stage", "1", "--swap", "True", "--file", "a/b")
+    config = load("--rounds", "7", "--config", file, "--deepspeed.zero-stage", "1", "--swap", "True", "--file", "a/b")
     assert config == ExampleConfig(
         rate=0.01, rounds=7, swap=True, file=Path("a/b"), engine=EngineConfig(zero_stage=1, precision="bf16")
     )
@@ -58,10 +58,10 @@ def test_section_may_be_absent_or_empty(tmp_path: Path) -> None:
         ("--rounds 1.5", "Error parsing --rounds: invalid literal for int() with base 10: '1.5'"),
         ("--kind c", "invalid choice 'c' for argument '--kind'. Expected one of ('a', 'b')"),
         ("--swap", "Missing value for argument '--swap'. Expected 1 values"),
-        ("--engine.zero-stage 4", "invalid choice '4' for argument '--engine.zero-stage'"),
-        ("--engine.accumulation 0", "`engine.accumulation` = 0: Input should be greater than or equal to 1"),
+        ("--deepspeed.zero-stage 4", "invalid choice '4' for argument '--deepspeed.zero-stage'"),
+        ("--deepspeed.accumulation 0", "`engine.accumulation` = 0: Input should be greater than or equal to 1"),
         ("--nonsense 1", "unknown option --nonsense (see"),
-        ("--engine.stage 1", "unknown option --engine.stage; perhaps --engine.zero-stage"),
+        ("--vllm.stage 1", "unknown option --vllm.stage; perhaps --deepspeed.zero-stage"),
         ("stray", "unknown option stray (see"),
         ("--swap True --rounds 1", "swap needs two rounds"),
         ("--config", "--config needs a YAML file"),

@@ -21,7 +21,7 @@ from cluster.config import SubmitConfig, TrackingConfig
 from cluster.errors import ClusterError, ConfigError
 from cluster.jobs import UPLOAD_LIMIT, _lasting_journal, connect, pack, submit, uploaded_files
 from data_prep.config import PrepareConfig
-from student_train.promote_config import PromoteConfig
+from model_registry.config import PromoteConfig
 
 ROOT = Path(__file__).parents[2]
 TOKEN = "a-token-of-this-test"

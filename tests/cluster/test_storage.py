@@ -10,7 +10,7 @@ from cluster.storage import (
     output_directory,
     read_manifest,
 )
-from student_train.promote_config import PromoteConfig
+from model_registry.config import PromoteConfig
 
 CONFIG = PromoteConfig()
 
@@ -72,8 +72,8 @@ def test_existing_output_is_refused_without_overwrite(tmp_path: Path) -> None:
 
 
 def test_output_of_another_verb_is_never_replaced(tmp_path: Path) -> None:
-    write(tmp_path / "out", verb="teach")
-    with pytest.raises(OutputError, match="the output of `dllm2rec teach`: choose another --output"):
+    write(tmp_path / "out", verb="label")
+    with pytest.raises(OutputError, match="the output of `dllm2rec label`: choose another --output"):
         write(tmp_path / "out", overwrite=True)
 
 
@@ -128,10 +128,10 @@ def test_input_made_from_something_else_is_stale(tmp_path: Path) -> None:
     write(tmp_path / "data1", "one")
     write(tmp_path / "data2", "two")
     first, second = read_manifest(tmp_path / "data1"), read_manifest(tmp_path / "data2")
-    write(tmp_path / "labels", verb="teach", dataset=first.fingerprint)
-    labels = read_manifest(tmp_path / "labels", "teach")
+    write(tmp_path / "labels", verb="label", dataset=first.fingerprint)
+    labels = read_manifest(tmp_path / "labels", "label")
     check_made_from(tmp_path / "labels", labels, "dataset", tmp_path / "data1", first)
-    with pytest.raises(StaleInputError, match=r"labels was made from another dataset.*run `dllm2rec teach` again"):
+    with pytest.raises(StaleInputError, match=r"labels was made from another dataset.*run `dllm2rec label` again"):
         check_made_from(tmp_path / "labels", labels, "dataset", tmp_path / "data2", second)
     with pytest.raises(StaleInputError, match="another teacher"):
         check_made_from(tmp_path / "labels", labels, "teacher", tmp_path / "data1", first)
@@ -147,6 +147,6 @@ def test_unfinished_or_damaged_input_names_the_verb_to_run(tmp_path: Path, conte
 
 
 def test_input_of_another_verb_is_refused(tmp_path: Path) -> None:
-    write(tmp_path / "in", verb="teach")
-    with pytest.raises(StaleInputError, match="made by `dllm2rec teach`, not by `dllm2rec prepare`"):
+    write(tmp_path / "in", verb="label")
+    with pytest.raises(StaleInputError, match="made by `dllm2rec label`, not by `dllm2rec prepare`"):
         read_manifest(tmp_path / "in", "prepare")

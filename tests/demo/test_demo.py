@@ -10,12 +10,12 @@ from cluster.errors import ConfigError
 from cluster.storage import read_manifest
 from demo.config import DemoConfig
 from demo.demo import demo
-from demo.road import plan
+from demo.pipeline import plan
 
 ROAD = {
     "prepare": {"source": "synthetic", "rows": "every", "synthetic": {"items": 60, "users": 60}},
     "train-teacher": {"model": {"layers": 1, "width": 64, "heads": 2, "vocabulary": 512}, "epochs": 1, "max_rows": 100},
-    "teach": {"ranking": "ground", "max_new_tokens": 8},
+    "label": {"ranking": "ground", "max_new_tokens": 8},
     "train": {"shape": {"width": 16, "layers": 1}, "epochs": 2},
     "tune": {"trials": 2, "search": {"space": {"distillation.lam": "0.1..2"}}, "asha": {"max_epochs": 2, "grace": 1}},
 }
@@ -46,16 +46,16 @@ def test_the_whole_road(ray_local: None, tmp_path: Path, capsys: pytest.CaptureF
         for folder, verb in {
             "dataset": "prepare",
             "teacher": "train-teacher",
-            "labels": "teach",
+            "labels": "label",
             "search": "tune",
             "promotion": "promote",
             "recommendations": "recommend",
             "report": "demo",
         }.items()
     }
-    assert made["teach"].inputs["dataset"] == made["prepare"].fingerprint
+    assert made["label"].inputs["dataset"] == made["prepare"].fingerprint
     distilled = read_manifest(output / "students" / "sasrec-distilled-0", "train")
-    assert distilled.inputs["labels"] == made["teach"].fingerprint
+    assert distilled.inputs["labels"] == made["label"].fingerprint
     plain = read_manifest(output / "students" / "sasrec-plain-0", "train")
     assert "labels" not in plain.inputs
     assert plain.counts["parameters"] == distilled.counts["parameters"]
@@ -65,7 +65,7 @@ def test_the_whole_road(ray_local: None, tmp_path: Path, capsys: pytest.CaptureF
 def test_a_road_without_a_teacher_section_trains_none(tmp_path: Path) -> None:
     settings = config(tmp_path)
     road = {verb: section for verb, section in ROAD.items() if verb != "train-teacher"}
-    settings.road.write_text(yaml.safe_dump(road | {"teach": {"ranking": "embed", "teacher": "minilm"}}))
+    settings.road.write_text(yaml.safe_dump(road | {"label": {"ranking": "embed", "teacher": "minilm"}}))
     planned = plan(settings)
     assert planned.train_teacher is None
     assert planned.teach.teacher == "minilm"

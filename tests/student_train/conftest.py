@@ -69,7 +69,7 @@ def labels(dataset: Path) -> Path:
     path = dataset.parent / "labels"
     inputs = {"dataset": read_manifest(dataset).fingerprint, "teacher": "hand-made"}
     generator = torch.Generator().manual_seed(1)
-    with output_directory(path, verb="teach", config=LabelsConfig(), inputs=inputs) as draft:
+    with output_directory(path, verb="label", config=LabelsConfig(), inputs=inputs) as draft:
         for split in SPLITS:
             folder = draft.path / "labels" / split
             folder.mkdir(parents=True)

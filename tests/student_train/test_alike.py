@@ -47,7 +47,7 @@ def test_without_labels_settings_of_the_distillation_part_nobody() -> None:
     ("settings", "named"),
     [
         ({"distillation": {"strategy": "htd"}}, "`distillation.strategy` = htd"),
-        ({"student": "gru4rec", "shape": {"layers": 2}}, "`shape.layers` = 2"),
+        ({"student": "gru4rec", "shape": {"layers": 2}}, "`model.num_layers` = 2"),
         ({"engine": {"precision": "bf16"}}, "`engine.precision` = bf16"),
         ({"engine": {"accumulation": 2}}, "`engine.accumulation` = 2"),
         ({"workers": {"count": 2}}, "`workers.count` = 2"),

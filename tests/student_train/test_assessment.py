@@ -7,7 +7,7 @@ from torch import nn
 
 from student_train import evaluation
 from student_train.assessment import Catalogue, assess, gini
-from student_train.rows import Rows, Taught
+from student_train.rows import Rows, TeacherLabels
 
 N = 40
 CPU = torch.device("cpu")
@@ -35,7 +35,7 @@ def rows(count: int = 300, teacher: bool = True) -> Rows:
     generator = torch.Generator().manual_seed(1)
     history, target = torch.randint(N, (count, 3), generator=generator), torch.randint(N, (count,), generator=generator)
     items = torch.stack([torch.randperm(N, generator=generator)[:20] for _ in range(count)])
-    taught = Taught(items, items.float(), items.float(), target.float())
+    taught = TeacherLabels(items, items.float(), items.float(), target.float())
     return Rows(torch.arange(count), history, target, taught if teacher else None)
 
 

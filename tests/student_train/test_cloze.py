@@ -3,14 +3,14 @@
 import torch
 
 from student_train.cloze import cloze
-from student_train.rows import Rows, Taught
+from student_train.rows import Rows, TeacherLabels
 
 N = 9
 
 
 def rows(history: list[list[int]], target: list[int]) -> Rows:
     count = len(target)
-    taught = Taught(*(torch.zeros(count, 1) for _ in range(3)), torch.ones(count))
+    taught = TeacherLabels(*(torch.zeros(count, 1) for _ in range(3)), torch.ones(count))
     return Rows(torch.arange(count), torch.tensor(history), torch.tensor(target), taught)
 
 

@@ -7,12 +7,12 @@ import torch
 
 from cluster.errors import ModelError
 from data_prep.schema import ITEMS_FILE
-from serving.recommender import MODEL_FILE, Recommender
-from student_train.config import DistillationConfig, StudentConfig
+from student_serve.recommender import MODEL_FILE, Recommender
+from student_train.config import DistillationConfig, ModelConfig
 from student_train.exported import ExportedStudent, export_student
-from student_train.learner import Learner, fold
-from student_train.registry import BACKBONES
-from student_train.student import Student
+from student_train.distilled_student import DistilledStudent, fold
+from student_train.components import BACKBONES
+from student_train.models.student import Student
 from tests.conftest import MakeStudent
 from tests.student_train.conftest import N_ITEMS
 
@@ -32,8 +32,8 @@ def test_only_the_newest_items_of_a_long_history_count(make_student: MakeStudent
 @pytest.mark.parametrize("name", BACKBONES)
 def test_onnx_exported_and_training_model_agree(dataset: Path, tmp_path: Path, name: str, output: str) -> None:
     torch.manual_seed(0)
-    shape = StudentConfig(width=16, heads=2, layers=2, history=6, output=output)
-    learner = Learner(name, shape, N_ITEMS, torch.randn(N_ITEMS, 32), DistillationConfig()).eval()
+    shape = ModelConfig(width=16, heads=2, layers=2, history=6, output=output)
+    learner = DistilledStudent(name, shape, N_ITEMS, torch.randn(N_ITEMS, 32), DistillationConfig()).eval()
     with torch.no_grad():
         learner.student.bias.normal_()
         learner.student.repeat.fill_(0.7)
@@ -50,7 +50,7 @@ def test_onnx_exported_and_training_model_agree(dataset: Path, tmp_path: Path, n
 
 
 def test_the_item_table_is_stored_once(dataset: Path, tmp_path: Path) -> None:
-    shape = StudentConfig(width=512, heads=2, layers=1, history=5)
+    shape = ModelConfig(width=512, heads=2, layers=1, history=5)
     student = Student("gru4rec", shape, N_ITEMS)
     export_student(tmp_path, student, "gru4rec", shape, dataset / ITEMS_FILE)
     weights = sum(4 * parameter.numel() for parameter in student.parameters())

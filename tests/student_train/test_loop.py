@@ -8,13 +8,13 @@ import torch
 
 from cluster.config import EngineConfig
 from cluster.errors import UserError
-from student_train.config import DistillationConfig, ObjectiveConfig, StudentConfig, TrainConfig
+from student_train.config import DistillationConfig, LossConfig, ModelConfig, TrainConfig
 from student_train.evaluation import evaluate, metric_means
-from student_train.loop import Progress, build, fit
-from student_train.train import load_materials
+from student_train.loop import TrainerState, build, fit
+from student_train.train import load_data
 
 pytestmark = pytest.mark.engine
-SHAPE = StudentConfig(width=16, heads=2, layers=1, history=5, dropout=0.1)
+SHAPE = ModelConfig(width=16, heads=2, layers=1, history=5, dropout=0.1)
 
 
 def config(dataset: Path, labels: Path | None = None, **changes: object) -> TrainConfig:
@@ -22,7 +22,7 @@ def config(dataset: Path, labels: Path | None = None, **changes: object) -> Trai
         "dataset": dataset,
         "labels": labels,
         "shape": SHAPE,
-        "objective": ObjectiveConfig(loss="softmax"),
+        "objective": LossConfig(name="softmax"),
         "learning_rate": 0.01,
         "batch": 32,
         "epochs": 6,
@@ -30,24 +30,24 @@ def config(dataset: Path, labels: Path | None = None, **changes: object) -> Trai
     return TrainConfig(**(settings | changes))
 
 
-def ignore(progress: Progress, save: Callable[[Path], None]) -> bool:
+def ignore(progress: TrainerState, save: Callable[[Path], None]) -> bool:
     """No report; the training goes on."""
     return True
 
 
 @pytest.mark.parametrize("student", ["gru4rec", "sasrec", "dros"])
 def test_a_student_learns_the_rule_of_the_data(dataset: Path, student: str) -> None:
-    settings = config(dataset, student=student, epochs=25, objective=ObjectiveConfig(loss="softmax", dro_weight=0.02))
-    _, progress = fit(settings, load_materials(settings), ignore)
+    settings = config(dataset, student=student, epochs=25, objective=LossConfig(name="softmax", dro_weight=0.02))
+    _, progress = fit(settings, load_data(settings), ignore)
     assert progress.best["hr@5"] > 0.6
     assert progress.best["ndcg@20"] == max(record["ndcg@20"] for record in progress.history)
 
 
 def test_the_returned_student_is_the_best_one_of_validation(dataset: Path, labels: Path) -> None:
     settings = config(dataset, labels)
-    materials = load_materials(settings)
-    student, progress = fit(settings, materials, ignore)
-    found = metric_means(evaluate(student, materials.validation, torch.device("cpu")))
+    data = load_data(settings)
+    student, progress = fit(settings, data, ignore)
+    found = metric_means(evaluate(student, data.validation, torch.device("cpu")))
     assert found == {name: value for name, value in progress.best.items() if name != "loss"}
 
 
@@ -55,13 +55,13 @@ def test_the_same_seed_gives_the_same_result_and_another_seed_another(dataset: P
     runs = []
     for seed in (0, 0, 1):
         settings = config(dataset, labels, seed=seed, epochs=2)
-        runs.append(fit(settings, load_materials(settings), ignore)[1].history)
+        runs.append(fit(settings, load_data(settings), ignore)[1].history)
     assert runs[0] == runs[1] != runs[2]
 
 
 def test_training_stops_after_patience_evaluations_without_gain(dataset: Path) -> None:
     settings = config(dataset, learning_rate=1e-9, epochs=50, patience=3)
-    _, progress = fit(settings, load_materials(settings), ignore)
+    _, progress = fit(settings, load_data(settings), ignore)
     assert progress.epoch == progress.best_epoch + 3 < 50
 
 
@@ -69,31 +69,31 @@ def test_a_distilled_student_takes_both_parts_of_the_teacher(dataset: Path, labe
     histories = []
     for lam, ed_weight in ((0.0, 0.0), (1.0, 0.0), (0.0, 1.0)):
         settings = config(dataset, labels, distillation=DistillationConfig(lam=lam, ed_weight=ed_weight), epochs=3)
-        histories.append(fit(settings, load_materials(settings), ignore)[1].history)
+        histories.append(fit(settings, load_data(settings), ignore)[1].history)
     assert histories[0] != histories[1]
     assert histories[0] != histories[2]
 
 
 def test_a_loss_that_is_not_finite_stops_before_the_step_and_names_rows(dataset: Path) -> None:
     settings = config(dataset)
-    materials = load_materials(settings)
-    materials.train_count = materials.train_count.float()
-    materials.train_count[:] = torch.nan
+    data = load_data(settings)
+    data.train_count = data.train_count.float()
+    data.train_count[:] = torch.nan
     with pytest.raises(UserError, match=r"loss is nan at epoch 1, step 0, worker 0 \(rows \d+"):
-        fit(settings.model_copy(update={"student": "dros"}), materials, ignore)
+        fit(settings.model_copy(update={"student": "dros"}), data, ignore)
 
 
 @pytest.mark.parametrize("stage", [0, 2])
 def test_a_resumed_training_ends_where_an_undisturbed_one_does(dataset: Path, tmp_path: Path, stage: int) -> None:
     settings = config(dataset, epochs=4, engine=EngineConfig(zero_stage=stage), shape=SHAPE)
 
-    def save_second(progress: Progress, save: Callable[[Path], None]) -> bool:
+    def save_second(progress: TrainerState, save: Callable[[Path], None]) -> bool:
         if progress.epoch == 2:
             save(tmp_path)
         return True
 
-    _, whole = fit(settings, load_materials(settings), save_second)
-    _, resumed = fit(settings, load_materials(settings), ignore, resume=tmp_path)
+    _, whole = fit(settings, load_data(settings), save_second)
+    _, resumed = fit(settings, load_data(settings), ignore, resume=tmp_path)
     assert resumed.history == whole.history
 
 
@@ -106,7 +106,7 @@ def test_a_distilled_student_trains_in_bfloat16(dataset: Path, labels: Path, str
         engine=EngineConfig(zero_stage=1, precision="bf16"),
         distillation=DistillationConfig(strategy=strategy),
     )
-    _, progress = fit(settings, load_materials(settings), ignore)
+    _, progress = fit(settings, load_data(settings), ignore)
     assert progress.best["hr@5"] > 0.4
 
 
@@ -115,13 +115,13 @@ def test_every_zero_stage_trains_like_stage_zero(dataset: Path, labels: Path, st
     histories = []
     for zero_stage in (0, stage):
         settings = config(dataset, labels, epochs=2, engine=EngineConfig(zero_stage=zero_stage))
-        histories.append(fit(settings, load_materials(settings), ignore)[1].history)
+        histories.append(fit(settings, load_data(settings), ignore)[1].history)
     for plain, sharded in zip(*histories, strict=True):
         assert plain == pytest.approx(sharded, rel=1e-3, abs=0.04)
 
 
 def test_all_workers_start_from_the_same_weights(dataset: Path) -> None:
     settings = config(dataset)
-    first = build(settings, load_materials(settings)).state_dict()
-    second = build(settings, load_materials(settings, rank=1, world_size=2)).state_dict()
+    first = build(settings, load_data(settings)).state_dict()
+    second = build(settings, load_data(settings, rank=1, world_size=2)).state_dict()
     assert all(torch.equal(first[name], second[name]) for name in first)

@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 from torch.func import functional_call, stack_module_state, vmap
 
-from student_train.config import DistillationConfig, ObjectiveConfig, StudentConfig, TrainConfig
+from student_train.config import DistillationConfig, LossConfig, ModelConfig, TrainConfig
 from student_train.dropout import Dropout
-from student_train.learner import Learner
+from student_train.distilled_student import DistilledStudent
 from student_train.memberwise import Streams, drawn, each, training_together
-from student_train.registry import OBJECTIVES, RANKINGS
-from student_train.rows import Rows, Taught
-from student_train.step import Step
+from student_train.components import LOSSES, RESPONSE_BASED
+from student_train.rows import Rows, TeacherLabels
+from student_train.training_loss import TrainingLoss
 
 
 def members(rows: list[int], dropout: tuple[float, ...] = (0.5, 0.5)) -> Streams:
@@ -62,25 +62,25 @@ def batch(seed: int) -> Rows:
     generator = torch.Generator().manual_seed(seed)
     items = torch.stack([torch.randperm(N, generator=generator)[:4] for _ in range(6)])
     distance = torch.rand(6, 4, generator=generator).sort(1).values
-    taught = Taught(items, -distance, distance, torch.rand(6, generator=generator) + 0.5)
+    taught = TeacherLabels(items, -distance, distance, torch.rand(6, generator=generator) + 0.5)
     history, target = (torch.randint(N, size, generator=generator) for size in ((6, 4), (6,)))
     return Rows(torch.arange(6), history, target, taught)
 
 
-@pytest.mark.parametrize("loss", OBJECTIVES)
-@pytest.mark.parametrize("strategy", RANKINGS)
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("strategy", RESPONSE_BASED)
 def test_every_ranking_strategy_under_every_objective_has_its_loss_under_vmap(strategy: str, loss: str) -> None:
     config = TrainConfig(
         student="dros",
-        shape=StudentConfig(width=8, heads=1, history=4, dropout=0),
-        objective=ObjectiveConfig(loss=loss, negatives=2),
+        shape=ModelConfig(width=8, heads=1, history=4, dropout=0),
+        objective=LossConfig(name=loss, negatives=2),
         distillation=DistillationConfig(strategy=strategy, top_k=4, cloze=0, ed_weight=0),
     )
-    learners = [Learner("dros", config.shape, N, None, config.distillation) for _ in range(2)]
-    step, rows = Step(config, torch.arange(N)), [batch(0), batch(1)]
+    learners = [DistilledStudent("dros", config.model, N, None, config.distillation) for _ in range(2)]
+    step, rows = TrainingLoss(config, torch.arange(N)), [batch(0), batch(1)]
 
     def loss_of(parameters: dict[str, Tensor], *tensors: Tensor) -> Tensor:
-        own = Rows(*tensors[:3], teacher=Taught(*tensors[3:]))
+        own = Rows(*tensors[:3], teacher=TeacherLabels(*tensors[3:]))
         score = partial(functional_call, learners[0], parameters)
         return step.losses(lambda *asked: score(asked), own, own, torch.default_generator).total
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from cluster.errors import StaleInputError
-from student_train.rows import Rows, Taught, read_rows, side_by_side
+from student_train.rows import Rows, TeacherLabels, read_rows, side_by_side
 from tests.student_train.conftest import N_ITEMS, ROWS
 
 
@@ -44,7 +44,7 @@ def test_batches_visit_every_row_before_any_twice() -> None:
 def test_rows_come_back_from_their_tensors() -> None:
     column = torch.arange(3)
     plain = Rows(column, column[:, None], column)
-    taught = Rows(column, column[:, None], column, Taught(column, column + 1.0, column + 2.0, column + 3.0))
+    taught = Rows(column, column[:, None], column, TeacherLabels(column, column + 1.0, column + 2.0, column + 3.0))
     for rows in (plain, taught):
         assert Rows.of(rows.tensors()) == rows
 

@@ -30,7 +30,7 @@ def inputs(step: int, member: int) -> torch.Tensor:
 def trained_alone(module: nn.Module, config: TrainConfig, member: int, steps: int) -> dict[str, torch.Tensor]:
     weights = [parameter for parameter in module.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(weights, config.learning_rate, weight_decay=config.weight_decay)
-    average = RunningAverage(module, config.average) if config.average else None
+    average = RunningAverage(module, config.weight_average) if config.weight_average else None
     for step in range(steps):
         optimizer.zero_grad()
         module(inputs(step, member)).square().mean().backward()

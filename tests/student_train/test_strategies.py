@@ -7,13 +7,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from student_train.config import DistillationConfig, ObjectiveConfig
-from student_train.distillation import Lesson, ranking
-from student_train.distillation.hint import Hint
-from student_train.distillation.htd import HTD
-from student_train.distillation.unkd import STRATA, _strata
-from student_train.objectives import objective
-from student_train.rows import Taught
+from student_train.config import DistillationConfig, LossConfig
+from student_train.distillation import DistillationBatch, ranking
+from student_train.distillation.baselines.hint import Hint
+from student_train.distillation.baselines.htd import HTD
+from student_train.distillation.baselines.unkd import STRATA, _strata
+from student_train.losses import objective
+from student_train.rows import TeacherLabels
 
 SCORES = [2.0, 1.0, 0.0, -1.0]
 """The student's logits of the one row: it ranks the items 0, 1, 2, 3."""
@@ -22,10 +22,10 @@ LIST = [2, 0]
 POPULARITY = [0.4, 0.3, 0.2, 0.1]
 
 
-def lesson(loss: str = "softmax", **settings: Any) -> Lesson:  # any field of the config
+def lesson(loss: str = "softmax", **settings: Any) -> DistillationBatch:  # any field of the config
     items = torch.tensor([LIST])
-    taught = Taught(items, torch.tensor([[1.0, 0.5]]), torch.tensor([[0.5, 1.0]]), torch.ones(1))
-    return Lesson(
+    taught = TeacherLabels(items, torch.tensor([[1.0, 0.5]]), torch.tensor([[0.5, 1.0]]), torch.ones(1))
+    return DistillationBatch(
         scores_BN=torch.tensor([SCORES]),
         target_B=torch.tensor([1]),
         teacher=taught,
@@ -35,7 +35,7 @@ def lesson(loss: str = "softmax", **settings: Any) -> Lesson:  # any field of th
         dro_weight=0.0,
         dro_beta=1.0,
         config=DistillationConfig(top_k=2, **settings),
-        objective=objective(ObjectiveConfig(loss=loss)),
+        objective=objective(LossConfig(name=loss)),
         generator=torch.Generator(),
     )
 
@@ -48,7 +48,7 @@ def taught(strategy: str, drawn: list[int] | None = None, **settings: Any) -> fl
     return loss_of(strategy, made)
 
 
-def loss_of(strategy: str, made: Lesson) -> float:
+def loss_of(strategy: str, made: DistillationBatch) -> float:
     found = ranking(strategy)
     assert found
     return found(made).item()
@@ -148,12 +148,12 @@ def optimum(module: torch.nn.Module, embedded: Tensor) -> float:
     return loss.item()
 
 
-@pytest.mark.parametrize("matching", [Hint, HTD])
-def test_embeddings_that_hold_the_teachers_match_and_random_ones_do_not(matching: type[torch.nn.Module]) -> None:
+@pytest.mark.parametrize("feature_loss", [Hint, HTD])
+def test_embeddings_that_hold_the_teachers_match_and_random_ones_do_not(feature_loss: type[torch.nn.Module]) -> None:
     torch.manual_seed(0)
     teacher = torch.randn(60, 4)
     centred = teacher - teacher.mean(0)
-    holding, random = optimum(matching(teacher, 4), centred), optimum(matching(teacher, 4), torch.randn(60, 4))
+    holding, random = optimum(feature_loss(teacher, 4), centred), optimum(feature_loss(teacher, 4), torch.randn(60, 4))
     assert holding < 0.2 * random
 
 

@@ -5,19 +5,19 @@ import torch
 from pydantic import ValidationError
 
 from cluster.errors import ConfigError
-from student_train.backbones.gru4rec import GRU4Rec
-from student_train.config import DistillationConfig, StudentConfig
+from student_train.models.gru4rec import GRU4Rec
+from student_train.config import DistillationConfig, ModelConfig
 from student_train.distillation.embedding import projector, standardise
-from student_train.learner import Learner, fold
-from student_train.student import Student
+from student_train.distilled_student import DistilledStudent, fold
+from student_train.models.student import Student
 
 N = 11
 STUDENTS = ["gru4rec", "caser", "sasrec", "dros", "hstu"]
 HISTORY = torch.tensor([[N, N, 3, 4, 5], [1, 2, 3, 4, 5], [N, N, N, N, 7]])
 
 
-def shape(**changes: object) -> StudentConfig:
-    return StudentConfig(**({"width": 8, "heads": 2, "layers": 2, "history": 5} | changes))
+def shape(**changes: object) -> ModelConfig:
+    return ModelConfig(**({"width": 8, "heads": 2, "layers": 2, "history": 5} | changes))
 
 
 def build(name: str, **changes: object) -> Student:
@@ -73,10 +73,10 @@ CASES = [
 ]
 
 
-def learner(name: str, output: str, **distillation: object) -> Learner:
+def learner(name: str, output: str, **distillation: object) -> DistilledStudent:
     torch.manual_seed(0)
     config = DistillationConfig(ed_weight=0.7, **distillation)
-    return Learner(name, shape(output=output), N, torch.randn(N, 32) * 50 + 3, config).eval()
+    return DistilledStudent(name, shape(output=output), N, torch.randn(N, 32) * 50 + 3, config).eval()
 
 
 @pytest.mark.parametrize(("output", "distillation"), CASES)
@@ -115,7 +115,7 @@ def test_both_ways_of_scoring_have_the_same_gradients() -> None:
 
 
 def test_one_side_of_a_tied_table_cannot_be_distilled() -> None:
-    with pytest.raises(ConfigError, match=r"set `shape.output` to separate"):
+    with pytest.raises(ConfigError, match=r"set `model.output` to separate"):
         learner("sasrec", "tied", embedding="input")
 
 
@@ -149,7 +149,7 @@ def test_matching_pulls_item_embeddings_towards_the_teachers(strategy: str) -> N
     optimizer = torch.optim.Adam(taught.parameters(), 0.02)
     losses = []
     for _ in range(150):
-        loss = taught(HISTORY).matching
+        loss = taught(HISTORY).feature_loss
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

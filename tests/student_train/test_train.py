@@ -10,14 +10,14 @@ import mlflow
 import pyarrow.parquet as pq
 import pytest
 
-from cluster.config import EngineConfig, TrackingConfig, WorkersConfig
+from cluster.config import EngineConfig, TrackingConfig, ResourcesConfig
 from cluster.errors import ConfigError, OutputError, StaleInputError
 from cluster.storage import read_manifest
 from cluster.tracking import Tracker
 from data_prep.schema import EMBEDDINGS_FILE, RANKS
-from student_train.config import DistillationConfig, ObjectiveConfig, StudentConfig, TrainConfig
+from student_train.config import DistillationConfig, LossConfig, ModelConfig, TrainConfig
 from student_train.exported import ExportedStudent
-from student_train.gate import Validation
+from model_registry.gate import Validation
 from student_train.train import check_inputs, train
 
 
@@ -25,8 +25,8 @@ def config(dataset: Path, output: Path, **changes: object) -> TrainConfig:
     settings = {
         "dataset": dataset,
         "output": output,
-        "shape": StudentConfig(width=16, heads=2, layers=1, history=5, dropout=0.1),
-        "objective": ObjectiveConfig(loss="softmax"),
+        "shape": ModelConfig(width=16, heads=2, layers=1, history=5, dropout=0.1),
+        "objective": LossConfig(name="softmax"),
         "learning_rate": 0.01,
         "batch": 16,
         "epochs": 4,
@@ -44,7 +44,7 @@ def distilled(
     ray_local: None, dataset: Path, labels: Path, tracking: TrackingConfig, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     """A student of two workers, recorded and registered."""
-    two = WorkersConfig(count=2, cpus=0.5)
+    two = ResourcesConfig(count=2, cpus=0.5)
     settings = config(dataset, tmp_path_factory.mktemp("trained") / "student", labels=labels, workers=two)
     update = {"engine": EngineConfig(zero_stage=3), "tracking": tracking, "register_as": "distilled"}
     return train(settings.model_copy(update=update))
@@ -107,7 +107,7 @@ def test_a_killed_worker_costs_nothing_but_time(
     from student_train import train as module
 
     monkeypatch.setattr(module, "train_worker", DiesOnce(tmp_path / "died"))
-    killed = settings.model_copy(update={"output": tmp_path / "killed", "workers": WorkersConfig(max_failures=1)})
+    killed = settings.model_copy(update={"output": tmp_path / "killed", "workers": ResourcesConfig(max_failures=1)})
     resumed = read_manifest(train(killed)).metrics
     assert (tmp_path / "died").exists()
     timing = {name for name in whole if "second" in name}
@@ -144,7 +144,7 @@ class DiesOnce:
 @pytest.mark.engine
 def test_more_workers_than_the_cluster_has_are_refused_at_once(ray_local: None, dataset: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"64 training workers ask for 64 CPU, the cluster has 2"):
-        train(config(dataset, tmp_path / "student", workers=WorkersConfig(count=64)))
+        train(config(dataset, tmp_path / "student", workers=ResourcesConfig(count=64)))
     assert not any(tmp_path.iterdir())
 
 
@@ -179,7 +179,7 @@ def test_labels_without_what_the_strategy_needs_are_refused(
     (tmp_path / "labels" / EMBEDDINGS_FILE).unlink()
     taught = DistillationConfig(**distillation)
     settings = config(dataset, tmp_path / "s", labels=tmp_path / "labels", distillation=taught)
-    with pytest.raises(StaleInputError, match=f"{needed} needs: run `dllm2rec teach` again"):
+    with pytest.raises(StaleInputError, match=f"{needed} needs: run `dllm2rec label` again"):
         check_inputs(settings)
     ranking_alone = settings.model_copy(update={"distillation": DistillationConfig(embedding="none")})
     assert set(check_inputs(ranking_alone)) == {"dataset", "labels", "teacher"}

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import ray
 
-from teacher_infer.config import TeachConfig, VllmConfig
-from teacher_infer.teach import teach
+from teacher_infer.config import LabelConfig, VllmConfig
+from teacher_infer.label import teach
 from tests.teacher_fixtures import TinyTeacher
 
 Ask = Callable[..., Any]
@@ -32,10 +32,10 @@ def generator(tiny_teacher: TinyTeacher) -> Iterator[Ask]:
     ray.kill(holder)
 
 
-def ground_config(tiny_teacher: TinyTeacher, output: Path, **options: Any) -> TeachConfig:
+def ground_config(tiny_teacher: TinyTeacher, output: Path, **options: Any) -> LabelConfig:
     """Grounding in shards so small that there are many to be killed at."""
     settings = {"ranking": "ground", "top_k": 10, "rows_per_shard": 2} | options
-    return TeachConfig(dataset=tiny_teacher.dataset, teacher=str(tiny_teacher.teacher), output=output, **settings)
+    return LabelConfig(dataset=tiny_teacher.dataset, teacher=str(tiny_teacher.teacher), output=output, **settings)
 
 
 @pytest.fixture(scope="package")

@@ -18,7 +18,7 @@ from cluster.storage import read_manifest
 from data_prep.official import read_frame
 from data_prep.schema import SPLITS, label_files
 from student_train.config import TrainConfig
-from student_train.train import check_inputs, load_materials
+from student_train.train import check_inputs, load_data
 from teacher_infer.exchange import export_labels, import_labels
 from teacher_infer.exchange_config import ExportConfig, ImportConfig
 from tests.student_train.conftest import N_ITEMS, ROWS, STORED_K, dataset, labels
@@ -73,7 +73,7 @@ def test_a_student_trains_on_imported_files(files: Path) -> None:
     back = imported(files)
     config = TrainConfig(dataset=back / "dataset", labels=back / "labels")
     check_inputs(config)
-    materials = load_materials(config)
+    materials = load_data(config)
     assert (len(materials.train), materials.total_rows) == (ROWS["train"], ROWS["train"])
     assert materials.teacher_ndcg["ndcg@20"] == pytest.approx(1.0)
     assert materials.train.teacher.items[:, 0].tolist() == materials.train.target.tolist()

@@ -2,7 +2,7 @@
 
 import torch
 
-from teacher_infer.config import TeachConfig
+from teacher_infer.config import LabelConfig
 from teacher_infer.engine import Generated, VllmEngine
 from teacher_infer.grounding import Catalogue
 from teacher_infer.prompts import response
@@ -19,7 +19,7 @@ def no_engine() -> VllmEngine:
 def test_a_title_with_a_quote_is_recognised_in_an_answer() -> None:
     items_NE = torch.eye(len(TITLES))
     catalogue = Catalogue(items_NE, "distance")
-    ranker = Ground(TITLES, items_NE, catalogue, no_engine, no_engine, TeachConfig(top_k=2))
+    ranker = Ground(TITLES, items_NE, catalogue, no_engine, no_engine, LabelConfig(top_k=2))
     for item in (0, 1):
         answer = Generated(response(TITLES[item]), 0, 1, 1, 0)
         ranker._answers[TITLES[item],] = answer, 0.0

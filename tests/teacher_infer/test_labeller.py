@@ -5,12 +5,12 @@ import pytest
 import torch
 
 from data_prep.schema import failure_file, label_file
-from teacher_infer.config import TeachConfig
+from teacher_infer.config import LabelConfig
 from teacher_infer.job import Job
 from teacher_infer.labeller import GIVEN_UP, Label
 from teacher_infer.rankers import Ranked, Rows
 from teacher_infer.store import plan
-from teacher_infer.tally import Tally
+from teacher_infer.stats import Stats
 
 
 class First:
@@ -29,12 +29,12 @@ class First:
                 raise RuntimeError(f"no\nfor {row_id}")
         count = len(rows.row_id)
         items = torch.tensor([[0, 1]] * count)
-        return Ranked(items, -items.float(), torch.zeros(count), [None] * count, Tally(rows=count, prompts=1))
+        return Ranked(items, -items.float(), torch.zeros(count), [None] * count, Stats(rows=count, prompts=1))
 
 
 @pytest.fixture
 def shard(tiny_dataset, tmp_path):
-    config = TeachConfig(dataset=tiny_dataset, output=tmp_path / "labels", top_k=2)
+    config = LabelConfig(dataset=tiny_dataset, output=tmp_path / "labels", top_k=2)
     label = Label(Job(config, tmp_path))
     (chunk, *_) = plan(tiny_dataset, ("test",), 15)
     return label, chunk, label._job.store

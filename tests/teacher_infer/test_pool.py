@@ -10,7 +10,7 @@ import pytest
 
 from cluster.errors import ClusterError, DataError, ModelError
 from teacher_infer import pool
-from teacher_infer.config import TeachConfig, VllmConfig
+from teacher_infer.config import LabelConfig, VllmConfig
 from teacher_infer.job import Job
 from teacher_infer.pool import Work, work_through
 
@@ -48,7 +48,7 @@ class FindsNoCatalogue(Doubles):
 
 
 def results(work: type[Work], folder: Path, pieces: int = 1, **settings: float) -> list[dict[str, Any]]:
-    config = TeachConfig(dataset=folder, output=folder, engine=VllmConfig(cpus=0.5), **settings)
+    config = LabelConfig(dataset=folder, output=folder, engine=VllmConfig(cpus=0.5), **settings)
     return list(work_through(work, Job(config, folder), range(pieces)))
 
 

@@ -19,8 +19,8 @@ import yaml
 from cluster.errors import ConfigError, StaleInputError, UserError
 from cluster.storage import MANIFEST_FILE, read_manifest
 from data_prep.schema import SPLITS, failure_file, label_file, label_files
-from teacher_infer.config import TeachConfig, VllmConfig
-from teacher_infer.teach import teach
+from teacher_infer.config import LabelConfig, VllmConfig
+from teacher_infer.label import teach
 from tests.teacher_fixtures import ROWS, TITLES, write_dataset
 from tests.teacher_infer.conftest import ground_config
 
@@ -30,7 +30,7 @@ ALL_ROWS = sum(ROWS.values())
 
 def config(dataset, output, **options):
     settings = {"teacher": "minilm", "ranking": "embed", "top_k": 5, "rows_per_shard": 8}
-    return TeachConfig(dataset=dataset, output=output, **(settings | options))
+    return LabelConfig(dataset=dataset, output=output, **(settings | options))
 
 
 def shards(output):
@@ -80,9 +80,9 @@ def test_a_killed_actor_is_replaced_within_the_run(tiny_teacher, grounded, tmp_p
 def test_a_killed_driver_is_followed_by_one_that_does_the_rest(tiny_teacher, undisturbed_beam, tmp_path, capfd):
     wanted = ground_config(tiny_teacher, tmp_path / "labels", ranking="beam", top_k=5)
     file = tmp_path / "teach.yaml"
-    file.write_text(yaml.safe_dump({"teach": json.loads(wanted.model_dump_json())}))
+    file.write_text(yaml.safe_dump({"label": json.loads(wanted.model_dump_json())}))
     driver = subprocess.Popen(
-        [sys.executable, "-m", "dllm2rec", "teach", "--config", str(file)],
+        [sys.executable, "-m", "dllm2rec", "label", "--config", str(file)],
         start_new_session=True,
         cwd=Path(__file__).parents[2],
         stdout=subprocess.DEVNULL,

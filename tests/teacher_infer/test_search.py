@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 
-from teacher_infer.config import TeachConfig
+from teacher_infer.config import LabelConfig
 from teacher_infer.prompts import prompt, response
 from teacher_infer.rankers import Ranked, Rows
 from teacher_infer.search import Found
@@ -165,7 +165,7 @@ def test_rows_that_differ_in_their_targets_only_are_searched_once(engine, exact)
 def _rank(engine: Any, rows: Rows) -> Ranked:
     from teacher_infer.rankers.likelihood import Likelihood
 
-    return Likelihood(CATALOGUE, lambda: engine, TeachConfig(ranking="beam", top_k=3, beams=3)).rank(rows)
+    return Likelihood(CATALOGUE, lambda: engine, LabelConfig(ranking="beam", top_k=3, beams=3)).rank(rows)
 
 
 def test_neighbours_in_the_batch_change_no_rank(engine):

@@ -9,7 +9,7 @@ from cluster.errors import OutputError, StaleInputError
 from cluster.storage import MANIFEST_FILE
 from data_prep.schema import EMBEDDINGS_TENSOR, failure_file, label_file, labels_schema
 from teacher_infer.store import LabelStore, plan
-from teacher_infer.tally import Tally
+from teacher_infer.stats import Stats
 
 MADE_FROM = {"dataset": "a" * 64, "teacher": "b" * 64, "top_k": 20}
 
@@ -42,17 +42,17 @@ def test_failed_rows_are_missing_until_they_are_labelled(store, tiny_dataset):
     rows, before = store.unlabelled(chunk)
     ids = rows["row_id"].to_pylist()
     assert before is None
-    store.commit(chunk, None, labels(ids[:3] + ids[4:]), {ids[3]: "no"}, Tally(rows=14, prompts=9))
+    store.commit(chunk, None, labels(ids[:3] + ids[4:]), {ids[3]: "no"}, Stats(rows=14, prompts=9))
     assert list(store.missing([chunk])) == [chunk]
-    assert store.tally(chunk) == Tally(rows=14, failed=1, prompts=9)
+    assert store.tally(chunk) == Stats(rows=14, failed=1, prompts=9)
     assert store.first_failure([chunk]) == f"row {ids[3]}: no"
 
     rows, before = store.unlabelled(chunk)
     assert rows["row_id"].to_pylist() == [ids[3]]
-    store.commit(chunk, before, labels([ids[3]]), {}, Tally(rows=1, prompts=1))
+    store.commit(chunk, before, labels([ids[3]]), {}, Stats(rows=1, prompts=1))
     assert not list(store.missing([chunk]))
     assert pq.read_table(label_file(store.root, "test", 0))["row_id"].to_pylist() == ids
-    assert store.tally(chunk) == Tally(rows=15, prompts=10)
+    assert store.tally(chunk) == Stats(rows=15, prompts=10)
     assert not failure_file(store.root, "test", 0).exists()
 
 
@@ -62,23 +62,23 @@ def test_an_attempt_that_did_not_get_to_its_end_counts_nothing(store, tiny_datas
     label_file(store.root, "test", 0).parent.mkdir(parents=True)
     label_file(store.root, "test", 0).mkdir()
     with pytest.raises(OSError):
-        store.commit(chunk, None, labels(ids), {}, Tally(rows=15, prompts=5))
+        store.commit(chunk, None, labels(ids), {}, Stats(rows=15, prompts=5))
     label_file(store.root, "test", 0).rmdir()
     assert list(store.missing([chunk])) == [chunk]
-    assert store.tally(chunk) == Tally()
-    store.commit(chunk, None, labels(ids), {}, Tally(rows=15, prompts=6))
-    assert store.tally(chunk) == Tally(rows=15, prompts=6)
+    assert store.tally(chunk) == Stats()
+    store.commit(chunk, None, labels(ids), {}, Stats(rows=15, prompts=6))
+    assert store.tally(chunk) == Stats(rows=15, prompts=6)
 
 
 def test_a_damaged_shard_is_labelled_anew(store, tiny_dataset):
     (chunk, *_) = plan(tiny_dataset, ("test",), 33)
     ids = chunk.read()["row_id"].to_pylist()
-    store.commit(chunk, None, labels(ids), {}, Tally(rows=15))
+    store.commit(chunk, None, labels(ids), {}, Stats(rows=15))
     label_file(store.root, "test", 0).write_bytes(b"")
     assert list(store.missing([chunk])) == [chunk]
     rows, before = store.unlabelled(chunk)
     assert (len(rows), before) == (15, None)
-    store.commit(chunk, before, labels(ids), {}, Tally(rows=15))
+    store.commit(chunk, before, labels(ids), {}, Stats(rows=15))
     assert not list(store.missing([chunk]))
 
 

@@ -9,7 +9,7 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from cluster.config import EngineConfig, WorkersConfig
+from cluster.config import EngineConfig, ResourcesConfig
 from cluster.errors import ConfigError, OutputError, StaleInputError
 from cluster.storage import fingerprint, read_manifest
 from data_prep.reading import read_titles
@@ -79,7 +79,7 @@ def test_adapters_train_partitioned_and_packed_and_are_merged(tiny_teacher, tmp_
         micro_batch=2,
         learning_rate=2e-3,
         engine=EngineConfig(zero_stage=3, accumulation=2),
-        workers=WorkersConfig(count=2),
+        workers=ResourcesConfig(count=2),
         output=tmp_path / "merged",
     )
     teacher = train_teacher(config)

@@ -42,12 +42,12 @@ def test_nested_values_come_from_the_command_line():
 def test_the_file_may_spell_a_domain_out(tmp_path):
     (tmp_path / "c.yaml").write_text(
         "tune:\n  search:\n    space:\n      learning_rate: {low: 0.001, high: 0.01, log: true}\n"
-        "      shape.dropout: 0..0.5\n"
+        "      model.dropout: 0..0.5\n"
     )
     space = load("--config", str(tmp_path / "c.yaml")).search.space
     assert space == {
         "learning_rate": Domain(low=0.001, high=0.01, log=True),
-        "shape.dropout": Domain(low=0, high=0.5),
+        "model.dropout": Domain(low=0, high=0.5),
     }
 
 

@@ -1,13 +1,13 @@
 from pathlib import Path
 
-from student_train.config import StudentConfig, TrainConfig
-from student_train.loop import Progress
-from student_train.student import Student
+from student_train.config import ModelConfig, TrainConfig
+from student_train.loop import TrainerState
+from student_train.models.student import Student
 from tune.figures import Watch, measured
 
 
-def progress(*ndcg: float) -> Progress:
-    made = Progress()
+def progress(*ndcg: float) -> TrainerState:
+    made = TrainerState()
     for value in ndcg:
         made.epoch += 1
         made.record({"ndcg@20": value, "hr@20": 2 * value, "loss": 1.0}, {})
@@ -38,8 +38,8 @@ def test_below_its_bar_it_ends_without_being_complete():
 
 
 def test_size_is_that_of_the_student_and_latency_is_some_time(dataset):
-    config = TrainConfig(dataset=dataset, shape=StudentConfig(width=8, heads=1))
+    config = TrainConfig(dataset=dataset, shape=ModelConfig(width=8, heads=1))
     found = measured(config, ("size", "latency"))
-    assert found["size"] == sum(p.numel() for p in Student("sasrec", config.shape, 30).parameters())
+    assert found["size"] == sum(p.numel() for p in Student("sasrec", config.model, 30).parameters())
     assert found["latency"] > 0
     assert measured(TrainConfig(dataset=Path("none")), ()) == {}

@@ -10,7 +10,7 @@ from ray.tune.experiment import Trial
 from cluster.config import TrackingConfig
 from cluster.errors import ClusterError, ConfigError, UserError
 from cluster.tracking import Tracker
-from student_train.config import StudentConfig
+from student_train.config import ModelConfig
 from tune.follow import Follow, reason_of, record_of, table
 from tune.journal import Journal
 from tune.record_runs import RunRecorder
@@ -45,7 +45,7 @@ def test_the_reason_of_an_error_is_one_line():
     assert reason_of(KeyError()) == "KeyError"
     assert reason_of(None) == "no reason given"
     with pytest.raises(ValidationError) as caught:
-        StudentConfig(width=9, heads=2)
+        ModelConfig(width=9, heads=2)
     assert reason_of(caught.value) == "heads 2 must divide width 9"
 
 

@@ -19,12 +19,12 @@ import yaml
 
 from cluster.config import ClusterConfig, TrackingConfig
 from cluster.errors import ConfigError, OutputError, StaleInputError
-from cluster.registry import Registry
+from model_registry.versions import Registry
 from cluster.storage import MANIFEST_FILE, Manifest, read_manifest
 from cluster.tracking import Tracker
 from dllm2rec import main
-from serving.recommender import Recommender
-from student_train.config import StudentConfig, TrainConfig
+from student_serve.recommender import Recommender
+from student_train.config import ModelConfig, TrainConfig
 from student_train.train import train
 from tests.mlflow_server import free_port
 from tune.champion import best_config, weights_of
@@ -45,7 +45,7 @@ def small(
     dataset: Path, labels: Path | None, where: Path, tracking: TrackingConfig | None = None, **settings: object
 ) -> TuneConfig:
     """A search of seconds: a tiny student."""
-    shape = StudentConfig(width=8, heads=1, layers=1, history=5)
+    shape = ModelConfig(width=8, heads=1, layers=1, history=5)
     settings = {"asha": AshaConfig(max_epochs=4, grace=1, reduction=2), "trials": 2} | settings
     return TuneConfig(
         train=TrainConfig(dataset=dataset, labels=labels, shape=shape, batch=32, epochs=4),
@@ -284,17 +284,17 @@ def watch_sizes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 @pytest.mark.engine
 def test_a_point_that_training_refuses_fails_alone(ray_local, dataset, new_store, tmp_path):
-    search = SearchConfig(space={"shape.width": Domain(low=4, high=6, integer=True)}, scheduler="none")
+    search = SearchConfig(space={"model.hidden_size": Domain(low=4, high=6, integer=True)}, scheduler="none")
     config = small(dataset, None, tmp_path, new_store(), trials=6, together=6, search=search)
-    shape = StudentConfig(width=4, heads=2, layers=1, history=5)
+    shape = ModelConfig(width=4, heads=2, layers=1, history=5)
     records = run(config.model_copy(update={"train": config.train.model_copy(update={"shape": shape, "epochs": 1})}))
-    reasons = {record.point["shape.width"]: record.reason for record in records}
+    reasons = {record.point["model.hidden_size"]: record.reason for record in records}
     assert reasons == {4: "", 5: "`shape`: heads 2 must divide width 5", 6: ""}
 
 
 @pytest.mark.engine
 def test_trials_that_train_together_end_as_they_do_alone(ray_local, dataset, labels, new_store, tmp_path, monkeypatch):
-    space = space_of(small(dataset, labels, tmp_path)) | {"shape.dropout": Domain(values=(0.0, 0.5))}
+    space = space_of(small(dataset, labels, tmp_path)) | {"model.dropout": Domain(values=(0.0, 0.5))}
     settings = {"search": SearchConfig(space=space, scheduler="none"), "trials": 3, "seeds": 2}
     alone = run(small(dataset, labels, tmp_path / "alone", new_store(), **settings))
     sizes = watch_sizes(monkeypatch)

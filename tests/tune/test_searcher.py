@@ -12,7 +12,7 @@ from tune.journal import Journal
 from tune.proposals import Proposal, proposals, split
 from tune.searcher import OrderedSearcher
 
-SPACE = {"learning_rate": Domain(low=1e-4, high=1e-2), "shape.layers": Domain(values=(1, 2))}
+SPACE = {"learning_rate": Domain(low=1e-4, high=1e-2), "model.num_layers": Domain(values=(1, 2))}
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def test_of_a_batch_those_of_one_shape_train_together(journal):
     asked = searcher(journal, trials=4)
     found = [asked.suggest("0"), asked.suggest("1")]
     assert sorted(numbers(found[0]) + numbers(found[1])) == [0, 1, 2, 3]
-    assert all(len({made["point"]["shape.layers"] for made in members["members"]}) == 1 for members in found)
+    assert all(len({made["point"]["model.num_layers"] for made in members["members"]}) == 1 for members in found)
     assert asked.suggest("2") == "FINISHED"
 
 
@@ -72,7 +72,7 @@ def test_what_the_journal_holds_is_not_run_again(journal):
     assert sorted(found + numbers(begun)) == [0, 1, 2, 3]
 
 
-@pytest.mark.parametrize("refused", [{"learning_rate": -1.0}, {"shape.width": 9}, {"distillation.embedding": "input"}])
+@pytest.mark.parametrize("refused", [{"learning_rate": -1.0}, {"model.hidden_size": 9}, {"distillation.embedding": "input"}])
 def test_a_point_that_training_refuses_is_alone(refused):
     batch = [Proposal(0, {"learning_rate": 0.1}, 0), Proposal(1, refused, 0), Proposal(2, {"learning_rate": 0.2}, 0)]
     groups = split(TrainConfig(labels="labels"), batch)

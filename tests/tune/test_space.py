@@ -8,7 +8,7 @@ from student_train.config import TrainConfig
 from tune.config import Domain, SearchConfig, TuneConfig
 from tune.space import check_space, grid, own_point, point_config, space_of
 
-POINT = {"distillation.lam": 0.7, "shape.dropout": 0.1, "learning_rate": 0.01, "student": "gru4rec", "seed": 5}
+POINT = {"distillation.lam": 0.7, "model.dropout": 0.1, "learning_rate": 0.01, "student": "gru4rec", "seed": 5}
 
 
 def checked(dataset: Path, labels: Path | None, space: dict[str, str], **search: object) -> dict[str, Domain]:
@@ -20,10 +20,10 @@ def checked(dataset: Path, labels: Path | None, space: dict[str, str], **search:
 def test_a_point_changes_its_fields_and_nothing_else():
     base = TrainConfig(batch=64)
     config = point_config(base, POINT)
-    assert (config.distillation.lam, config.shape.dropout) == (0.7, 0.1)
+    assert (config.distillation.lam, config.model.dropout) == (0.7, 0.1)
     assert (config.learning_rate, config.student, config.seed) == (0.01, "gru4rec", 5)
     own = {path: getattr(base, path) for path in ("learning_rate", "student", "seed")}
-    own |= {"distillation.lam": base.distillation.lam, "shape.dropout": base.shape.dropout}
+    own |= {"distillation.lam": base.distillation.lam, "model.dropout": base.model.dropout}
     assert point_config(config, own) == base
 
 
@@ -71,13 +71,13 @@ def test_a_grid_holds_every_point_once():
         ({"seed": "0,1,2"}, {}, "names seed, which cannot be searched: give --seeds"),
         ({"workers.count": "1,2"}, {}, "names workers.count, which cannot be searched"),
         ({"distillation.gamma_position": "0..1"}, {}, "has no effect with distillation.strategy soft"),
-        ({"objective.negatives": "1..4:integer"}, {}, "has no effect with objective.loss softmax"),
+        ({"loss.negatives": "1..4:integer"}, {}, "has no effect with loss.name softmax"),
         ({"learning_rate": "0..1"}, {}, r"training refuses: `learning_rate` = 0"),
         ({"student": "sasrec,bert"}, {}, "training refuses: `student`: should be one of"),
-        ({"shape.heads": "2,3"}, {}, "training refuses: `shape`: heads 3 must divide width 64"),
+        ({"model.num_heads": "2,3"}, {}, "training refuses: `shape`: heads 3 must divide width 64"),
         ({"distillation.top_k": "20,30"}, {}, "`distillation.top_k` = 30, but .* holds lists of 20"),
         ({"learning_rate": "0.1..1"}, {"algorithm": "grid"}, "gives learning_rate a range, of which a grid has no end"),
-        ({"shape.width": "16,32"}, {"scheduler": "pbt"}, "names shape.width, which weights that are handed on"),
+        ({"model.hidden_size": "16,32"}, {"scheduler": "pbt"}, "names model.hidden_size, which weights that are handed on"),
     ],
 )
 def test_a_space_that_does_not_fit_is_one_line(dataset, labels, space, search, message):

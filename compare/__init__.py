@@ -1,1 +1,0 @@
-"""Students × strategies × seeds on one data set with one set of labels."""

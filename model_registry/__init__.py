@@ -1,0 +1,1 @@
+"""The registry of students: register, promote, roll back, recommend."""

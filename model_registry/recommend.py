@@ -1,0 +1,105 @@
+"""The verb ``recommend``: k titles for one history or a file of them, from the registry or a student directory."""
+
+import difflib
+import shutil
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from cluster.errors import ConfigError
+from model_registry.versions import Registry
+from cluster.storage import Draft, check_free, output_directory, read_manifest
+from cluster.text import aligned
+from cluster.tracking import Tracker
+from student_serve.recommender import Recommender
+from model_registry.recommend_config import RecommendConfig
+from model_registry.recommend_many import recommend_many
+from model_registry.register import pull_student
+
+VERB = "recommend"
+RECOMMENDATIONS_FILE = "recommendations.parquet"
+RECOMMENDATIONS = pa.schema(
+    [
+        pa.field("rank", pa.int32(), nullable=False),  # from 1
+        pa.field("item_id", pa.string(), nullable=False),
+        pa.field("title", pa.string(), nullable=False),
+        pa.field("score", pa.float64(), nullable=False),  # the student's; training frequency for an empty history
+    ]
+)
+_TITLE_WIDTH = 60
+
+
+def recommend(config: RecommendConfig) -> Path:
+    """Ask the model; print the titles for one history, or answer a whole file shard by shard.
+
+    Raises:
+        ModelError: the model is unknown or incomplete, or k is too large.
+        DataError: the file of histories is missing or has no column ``history`` of lists of text.
+        StaleInputError: the directory given as model holds no finished student.
+        ConfigError: the tracking server does not answer, or both a history and a file are given.
+        OutputError: the output directory holds something else.
+    """
+    if config.histories and config.history:
+        raise ConfigError("`history` and `histories` are both given: leave one out")
+    check_free(config.output, VERB, config.overwrite)
+    fingerprint, fetch = _find(config)
+    inputs = {"student": fingerprint}
+    with output_directory(config.output, verb=VERB, config=config, inputs=inputs, overwrite=config.overwrite) as draft:
+        pulled = draft.path / ".student"
+        student = fetch(pulled)
+        if config.histories:
+            report = recommend_many(config, config.histories, student, draft)
+        else:
+            report = _one(config, student, draft)
+        shutil.rmtree(pulled, ignore_errors=True)
+    print(report)
+    return config.output
+
+
+def _find(config: RecommendConfig) -> tuple[str, Callable[[Path], Path]]:
+    """A student's fingerprint, and what gives its directory: one that is registered is pulled into a folder."""
+    if not config.model.startswith("models:"):
+        directory = Path(config.model)
+        return read_manifest(directory, "train").fingerprint, lambda folder: directory
+    registry = Registry(Tracker(config.tracking))
+    version = registry.resolve(config.model)
+    return version.tags.get("fingerprint.student", ""), partial(pull_student, registry, version)
+
+
+def _one(config: RecommendConfig, student: Path, draft: Draft) -> str:
+    recommender = Recommender(student)
+    answer = recommender.recommend([config.history], config.k, config.exclude_history)
+    table = as_table(answer)
+    skipped = answer["skipped"][0].as_py()
+    pq.write_table(table, draft.path / RECOMMENDATIONS_FILE)
+    draft.counts |= {"recommendations": table.num_rows, "skipped": len(skipped)}
+    return "\n".join([*(f"skipped: {hint(word, recommender.titles)}" for word in skipped), render(table)])
+
+
+def as_table(answer: pa.Table) -> pa.Table:
+    """The answer to one history as rows, best first (schema RECOMMENDATIONS)."""
+    ids, titles, scores = (answer[column][0].as_py() for column in ("item_ids", "titles", "scores"))
+    return pa.table([list(range(1, len(ids) + 1)), ids, titles, scores], schema=RECOMMENDATIONS)
+
+
+def render(table: pa.Table) -> str:
+    """The rows as text with aligned columns."""
+    rows = table.to_pylist()
+    cells = [[str(r["rank"]), _short(r["title"]), r["item_id"], f"{r['score']:.4f}"] for r in rows]
+    return aligned([["rank", "title", "item id", "score"], *cells], left=(1, 2))
+
+
+def hint(word: str, titles: Sequence[str]) -> str:
+    """A line on a word that names no item, with the title that it may have meant."""
+    lowered = {title.lower(): title for title in reversed(titles)}
+    shown = _short(word)
+    close = difflib.get_close_matches(shown.lower(), lowered, n=1, cutoff=0.0)
+    nearest = f'the nearest title is "{lowered[close[0]]}"' if close else "no title is near it"
+    return f'"{shown}" is neither an item id nor a title; {nearest}'
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _TITLE_WIDTH else text[: _TITLE_WIDTH - 1] + "…"

@@ -1,0 +1,148 @@
+"""Students in the MLflow registry: put in, found, and pulled out again."""
+
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+
+import pandas as pd
+
+from cluster.errors import ModelError
+from model_registry.versions import ModelVersion, Registry, ServedModel
+from cluster.storage import Manifest, fingerprint, output_directory, read_manifest
+from cluster.tracking import Tracker
+
+# isort: split
+# cluster.mlflow_client sets the environment that MLflow reads when it is imported.
+from mlflow.models import ModelSignature
+from mlflow.types import ParamSchema, ParamSpec, Schema
+from mlflow.types.schema import Array, ColSpec, DataType
+
+import student_serve
+from cluster import errors
+from data_prep.schema import STUDENT_WEIGHTS_FILE
+from student_serve.recommender import ITEMS_FILE, MODEL_FILE, Recommender
+from model_registry.champion import name_challenger
+from model_registry.config import RegisterConfig
+
+SCRIPT = Path(student_serve.__file__).with_name("pyfunc_model.py")
+STUDENT_ARTIFACT = "student"
+VERSION_FILE = "version.json"
+SERVING_PACKAGES = ("mlflow-skinny", "numpy", "onnxruntime", "pandas", "pyarrow")
+DEFAULT_PARAMS = {"k": 10, "exclude_history": True}
+_TEXTS, _NUMBERS = Array(DataType.string), Array(DataType.double)
+SIGNATURE = ModelSignature(
+    inputs=Schema([ColSpec(_TEXTS, "history")]),
+    outputs=Schema(
+        [
+            ColSpec(_TEXTS, "item_ids"),
+            ColSpec(_TEXTS, "titles"),
+            ColSpec(_NUMBERS, "scores"),
+            ColSpec(_TEXTS, "skipped"),
+        ]
+    ),
+    params=ParamSchema([ParamSpec("k", DataType.long, 10), ParamSpec("exclude_history", DataType.boolean, True)]),
+)
+
+
+def register(config: RegisterConfig) -> Path:
+    """Register a student directory, and write down which version it became.
+
+    Raises:
+        StaleInputError, ModelError: see :func:`register_student`.
+        ConfigError: the tracking server does not answer.
+        OutputError: the output directory holds something else.
+    """
+    inputs = {"student": read_manifest(config.student, "train").fingerprint}
+    with output_directory(
+        config.output, verb="register", config=config, inputs=inputs, overwrite=config.overwrite
+    ) as draft:
+        made = register_student(Tracker(config.tracking), config.student, config.name)
+        (draft.path / VERSION_FILE).write_text(json.dumps({"name": made.name, "version": made.version}) + "\n")
+    print(f"registered as {made.name} version {made.version}")
+    return config.output
+
+
+def register_student(tracker: Tracker, directory: Path, name: str, parent: str | None = None) -> ModelVersion:
+    """Register a student as the next version of ``name``: signature, example, metrics, fingerprints as tags.
+
+    The version is the output of a run of its own, nested under the run ``parent`` if given, that records the
+    student's config and metrics.
+
+    Raises:
+        StaleInputError: the directory holds no finished student.
+        ModelError: its files differ from those its manifest describes, or do not load.
+        ConfigError: the tracking server does not answer.
+    """
+    manifest = read_manifest(directory, "train")
+    if fingerprint(directory) != manifest.fingerprint:
+        raise ModelError(f"{directory} was changed after it was written: run `dllm2rec train` again")
+    tags = student_tags(manifest)
+    with _served(directory) as model, tracker.run(f"student {name}", parent=parent) as run:
+        run.log_params(manifest.config)
+        run.log_metrics(manifest.metrics)
+        run.set_tags(tags)
+        registry = Registry(tracker)
+        made = registry.register(run, name, model, tags)
+        name_challenger(registry, name)
+        return made
+
+
+def pull_student(registry: Registry, model: ModelVersion, folder: Path) -> Path:
+    """Fetch a registered student's directory into ``folder``.
+
+    Raises:
+        ModelError: its files are gone, or it is no student.
+        ConfigError: the tracking server does not answer.
+    """
+    path: Path = registry.pull(model, folder, SIGNATURE) / "artifacts" / STUDENT_ARTIFACT
+    for file in (MODEL_FILE, ITEMS_FILE):
+        if not (path / file).is_file():
+            raise ModelError(f"{model} is missing the file {file}: register the student again")
+    return path
+
+
+def pull_file(registry: Registry, model: ModelVersion, file: str, folder: Path) -> Path:
+    """Fetch one file of a registered student's directory into ``folder``.
+
+    Raises:
+        ModelError: the version does not hold it.
+        ConfigError: the tracking server does not answer.
+    """
+    return registry.pull_file(model, f"artifacts/{STUDENT_ARTIFACT}/{file}", folder)
+
+
+def student_tags(manifest: Manifest) -> dict[str, str]:
+    """The tags of a version: fingerprints of the student and of what it was made from, and its metrics."""
+    made_from = {f"fingerprint.{name}": value for name, value in manifest.inputs.items()}
+    return made_from | {"fingerprint.student": manifest.fingerprint} | {k: repr(v) for k, v in manifest.metrics.items()}
+
+
+@contextmanager
+def _served(directory: Path) -> Iterator[ServedModel]:
+    """The model to store: of the student all but torch's weights, of this project what answers."""
+    example = pd.DataFrame({"history": [Recommender(directory).titles[:2]]})
+    with tempfile.TemporaryDirectory(prefix="dllm2rec-register-") as folder:
+        student, code = Path(folder) / STUDENT_ARTIFACT, Path(folder) / "code"
+        shutil.copytree(directory, student, ignore=shutil.ignore_patterns(STUDENT_WEIGHTS_FILE))
+        yield ServedModel(
+            script=SCRIPT,
+            artifacts={STUDENT_ARTIFACT: student},
+            code=_copied_code(code),
+            requirements=[f"{package}=={version(package).split('+')[0]}" for package in SERVING_PACKAGES],
+            example=example,
+            signature=SIGNATURE,
+            params=DEFAULT_PARAMS,
+        )
+
+
+def _copied_code(folder: Path) -> list[Path]:
+    """The room serving, and of the room cluster nothing but the errors it raises."""
+    shutil.copytree(SCRIPT.parent, folder / "serving", ignore=shutil.ignore_patterns("__pycache__"))
+    (folder / "cluster").mkdir()
+    for file in (Path(errors.__file__), Path(errors.__file__).with_name("__init__.py")):
+        shutil.copy(file, folder / "cluster")
+    return [folder / "serving", folder / "cluster"]

@@ -1,0 +1,182 @@
+"""The verb ``label``: a teacher's ranking of the catalogue for every row of a data set.
+
+Engines label a shard at a time and commit it; the same command goes on where it was stopped.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from cluster.errors import ConfigError, StaleInputError, UserError
+from cluster.ray_session import ray_session
+from cluster.storage import MANIFEST_FILE, Draft, Manifest, check_made_from, fingerprint, read_manifest, write_manifest
+from cluster.text import aligned
+from data_prep.metrics import CUTOFFS
+from data_prep.reading import longest_history, read_titles
+from data_prep.schema import ITEMS_FILE
+from teacher_infer import prompts
+from teacher_infer.config import LabelConfig
+from teacher_infer.embeddings import embed_catalogue
+from teacher_infer.job import Job
+from teacher_infer.labeller import Label
+from teacher_infer.locate import locate_teacher
+from teacher_infer.pool import work_through
+from teacher_infer.progress import Progress
+from teacher_infer.store import VERB, Chunk, plan
+from teacher_infer.stats import Stats
+
+NOT_IN_THE_LABELS = {
+    *("dataset", "teacher", "candidates", "output", "overwrite", "cluster", "engine", "grounding_memory"),
+    *("workers", "max_workers", "placement_timeout", "progress_timeout", "max_failures"),
+}
+IN_THE_ENGINE = {"dtype", "quantization", "max_model_len"}
+
+
+def teach(config: LabelConfig) -> Path:
+    """Label what is not labelled yet and write item embeddings, label shards and the teacher's own metrics.
+
+    Raises:
+        ConfigError: a value does not fit the data set, the teacher or the cluster.
+        StaleInputError: data set or teacher are absent, unfinished or do not belong together, or the labels in the
+            output directory were made from others.
+        ModelError: vLLM cannot load the teacher.
+        OutputError: the output directory holds something else.
+        UserError: more rows fail than may.
+    """
+    job, inputs = _prepare(config)
+    config, store = job.config, job.store
+    store.open(inputs | _settings(config), config.overwrite)
+    chunks = plan(config.dataset, config.splits, config.rows_per_shard)
+    missing = list(store.missing(chunks))
+    if missing or not store.finished:
+        (config.output / MANIFEST_FILE).unlink(missing_ok=True)
+        with ray_session(config.cluster):
+            embed_catalogue(job)
+            _label(job, chunks, missing)
+        _finish(job, chunks, inputs)
+    else:
+        print(f"{config.output}: every row is labelled already")
+    print(_report(config, read_manifest(config.output, VERB)))
+    return config.output
+
+
+def _prepare(config: LabelConfig) -> tuple[Job, dict[str, str]]:
+    """The job with every default filled in, and the fingerprints of what it is made from."""
+    dataset = read_manifest(config.dataset, "prepare")
+    located = locate_teacher(config.teacher, config.ranking, config.dataset, dataset)
+    inputs = {
+        "dataset": dataset.fingerprint,
+        "catalogue": fingerprint(config.dataset / ITEMS_FILE),
+        "prompt": prompts.fingerprint(),
+        "teacher": fingerprint(located.model),
+    }
+    if config.candidates:
+        inputs["candidates"] = _check_candidates(config, config.candidates, dataset)
+    adapter = config.engine.lora or located.adapter
+    if adapter:
+        inputs["adapter"] = fingerprint(adapter)
+    return Job(_resolved(config, adapter), located.model.absolute()), inputs
+
+
+def _check_candidates(config: LabelConfig, candidates: Path, dataset: Manifest) -> str:
+    """The fingerprint of first-stage lists that hold enough candidates for these rows.
+
+    Raises:
+        ConfigError: they are too short, or no way to rank asks for them.
+        StaleInputError: they are of other rows.
+    """
+    if config.ranking != "score":
+        raise ConfigError(f"--candidates is for --ranking score, not for {config.ranking}: leave it out")
+    lists = read_manifest(candidates, VERB)
+    check_made_from(candidates, lists, "dataset", config.dataset, dataset)
+    leaves_out = config.exclude_history and not lists.config["exclude_history"]
+    history = longest_history(config.dataset, config.splits) if leaves_out else 0
+    if config.top_k > lists.config["top_k"] - history:
+        less = f" less {history} of the history" if history else ""
+        raise ConfigError(
+            f"--top-k {config.top_k} asks for more than the {lists.config['top_k']} candidates per row in "
+            f"{candidates}{less}"
+        )
+    absent = set(config.splits) - set(lists.config["splits"])
+    if absent:
+        raise StaleInputError(f"{candidates} holds no lists of {', '.join(sorted(absent))} rows: run `dllm2rec label`")
+    return lists.fingerprint
+
+
+def _resolved(config: LabelConfig, adapter: Path | None) -> LabelConfig:
+    """The config with absolute paths and with what depends on the ranking; its top K must fit the catalogue."""
+    items = len(read_titles(config.dataset))
+    exclude = config.ranking == "embed" if config.exclude_history is None else config.exclude_history
+    history = longest_history(config.dataset, config.splits) if exclude else 0
+    if config.top_k > items - history:
+        less = f" less {history} of the history" if history else ""
+        raise ConfigError(f"--top-k {config.top_k} asks for more than the catalogue's {items} items{less}: lower it")
+    paths = {"dataset": config.dataset, "output": config.output, "candidates": config.candidates}
+    absolute = {name: path.absolute() for name, path in paths.items() if path}
+    beams = config.top_k if config.ranking == "beam" and config.beams is None else config.beams
+    engine = config.engine.model_copy(update={"lora": adapter.absolute() if adapter else None})
+    return config.model_copy(update={"exclude_history": exclude, "beams": beams, "engine": engine, **absolute})
+
+
+def _settings(config: LabelConfig) -> dict[str, Any]:
+    """What the labels depend on beside their inputs."""
+    settings = config.model_dump(mode="json", exclude=NOT_IN_THE_LABELS)
+    return settings | config.engine.model_dump(mode="json", include=IN_THE_ENGINE)
+
+
+def _label(job: Job, chunks: Sequence[Chunk], missing: Sequence[Chunk]) -> None:
+    """Label what is missing, with a line of progress now and then.
+
+    Raises:
+        UserError: more rows fail than may.
+    """
+    rows = sum(chunk.rows for chunk in chunks)
+    progress = Progress(rows, rows - sum(chunk.rows - job.store.tally(chunk).rows for chunk in missing))
+    allowed = job.config.max_failures * rows
+    for result in work_through(Label, job, missing) if missing else ():
+        progress.add(Stats.model_validate(result["tally"]))
+        if progress.tally.failed > allowed:
+            raise UserError(
+                f"{progress.tally.failed} of {rows} rows failed, more than --max-failures {job.config.max_failures:g} "
+                f"allows ({job.store.first_failure(missing)}): mend the rows or the teacher; the same command goes on"
+            )
+
+
+def _finish(job: Job, chunks: Sequence[Chunk], inputs: dict[str, str]) -> None:
+    """Add up the shards' tallies into the manifest."""
+    draft, total = Draft(job.config.output), Stats()
+    for split in job.config.splits:
+        tally = Stats.total(job.store.tally(chunk) for chunk in chunks if chunk.split == split)
+        draft.counts |= {split: tally.rows, f"{split}_failed": tally.failed}
+        metrics = tally.metrics(job.config.top_k) | {"seconds": tally.seconds}
+        draft.metrics |= {f"{split}_{name}": value for name, value in metrics.items()}
+        total += tally
+    draft.counts |= {
+        "items": len(read_titles(job.config.dataset)),
+        "dropped_history_titles": total.dropped_titles,
+        "prompts": total.prompts,
+        "prompt_tokens": total.prompt_tokens,
+        "new_tokens": total.new_tokens,
+    }
+    draft.metrics |= {
+        "valid_titles": total.valid / max(total.rows, 1),
+        "prefix_cache_hits": total.cached_tokens / max(total.prompt_tokens, 1),
+    }
+    write_manifest(draft, verb=VERB, config=job.config, inputs=inputs)
+
+
+def _report(config: LabelConfig, manifest: Manifest) -> str:
+    names = [f"{metric}@{cutoff}" for metric in ("hr", "ndcg") for cutoff in CUTOFFS if cutoff <= config.top_k]
+    metrics, counts = manifest.metrics, manifest.counts
+    lines = [["teacher", "rows", "failed", *names, "seconds"]]
+    for split in config.splits:
+        values = [f"{metrics.get(f'{split}_{name}', float('nan')):.4f}" for name in names]
+        rows = [f"{counts[split]:,}", f"{counts[f'{split}_failed']:,}"]
+        lines.append([split, *rows, *values, f"{metrics[f'{split}_seconds']:.1f}"])
+    if not counts["prompts"]:
+        return aligned(lines)
+    return (
+        f"{aligned(lines)}\n{metrics['valid_titles']:.1%} of the answers are titles of the catalogue; "
+        f"{counts['prompts']:,} prompts, {metrics['prefix_cache_hits']:.1%} of their {counts['prompt_tokens']:,} "
+        f"tokens from the prefix cache, {counts['dropped_history_titles']:,} history titles had no room"
+    )

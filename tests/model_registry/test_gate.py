@@ -1,0 +1,68 @@
+"""The gate against theory and against resampling row by row."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from cluster.errors import ModelError
+from data_prep.metrics import METRICS, gains
+from data_prep.schema import RANKS
+from model_registry.gate import Validation, least_gain
+
+
+def validation(ndcg: np.ndarray) -> Validation:
+    return Validation(np.arange(len(ndcg)), ndcg)
+
+
+def random_gains(rows: int, seed: int) -> np.ndarray:
+    rank = np.random.default_rng(seed).integers(1, 60, size=rows)
+    return np.where(rank <= 20, 1 / np.log2(rank + 1), 0)
+
+
+def test_the_figures_are_those_of_the_evaluation(tmp_path: Path) -> None:
+    ranks = np.array([3, 1, 20, 21, 400], dtype=np.int32)
+    pq.write_table(pa.table([[9, 8, 7, 6, 5], ranks], schema=RANKS), tmp_path / "ranks.parquet")
+    read = Validation.read(tmp_path / "ranks.parquet")
+    expected = gains(torch.from_numpy(ranks))[:, METRICS.index("ndcg@20")]
+    assert read.row_id.tolist() == [5, 6, 7, 8, 9]
+    assert read.ndcg.tolist() == pytest.approx(expected.flip(0).tolist())
+    assert read.mean == pytest.approx(expected.mean().item())
+
+
+@pytest.mark.parametrize("paired", [True, False])
+def test_the_bound_is_that_of_resampled_rows(paired: bool) -> None:
+    old = random_gains(400, 0)
+    new = np.where(np.arange(400) % 3 == 0, random_gains(400, 1), old)
+    generator, draws = np.random.default_rng(5), []
+    for _ in range(4000):
+        first, second = generator.integers(400, size=(2, 400))
+        draws.append(new[first].mean() - old[first if paired else second].mean())
+    expected = np.quantile(draws, 0.05)
+    assert least_gain(validation(new), validation(old), 0.95, paired) == pytest.approx(
+        expected, abs=0.15 * np.std(draws)
+    )
+
+
+def test_pairs_find_a_small_gain_that_separate_draws_do_not() -> None:
+    old = random_gains(500, 0)
+    new = old.copy()
+    new[:12] = 1.0
+    assert least_gain(validation(new), validation(old), 0.95) > 0
+    assert least_gain(validation(new), validation(old), 0.95, paired=False) < 0
+
+
+def test_more_confidence_promises_less_and_equals_gain_nothing() -> None:
+    old, new = random_gains(300, 0), random_gains(300, 1)
+    bounds = [least_gain(validation(new), validation(old), confidence) for confidence in (0.6, 0.9, 0.99)]
+    assert bounds == sorted(bounds, reverse=True)
+    assert least_gain(validation(old), validation(old), 0.95) == 0
+
+
+def test_other_rows_cannot_be_paired() -> None:
+    ndcg = random_gains(10, 0)
+    with pytest.raises(ModelError, match="different rows"):
+        least_gain(Validation(np.arange(1, 11), ndcg), validation(ndcg), 0.95)

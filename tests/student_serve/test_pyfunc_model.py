@@ -1,0 +1,123 @@
+"""The registered student where nothing of this project is installed: in a bare environment, and over HTTP."""
+
+import json
+import os
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import mlflow
+import pandas as pd
+import pytest
+
+from model_registry.versions import Registry
+from cluster.tracking import Tracker
+from student_serve.recommender import Recommender
+from model_registry.register import SIGNATURE, register_student
+from tests.mlflow_server import free_port, listening
+
+pytestmark = pytest.mark.engine
+
+HISTORIES = [["i1", "Title 2"], [], ["i3", "no item"]]
+STRANGER = """
+import importlib.util, json, sys
+import mlflow, pandas as pd
+
+model = mlflow.pyfunc.load_model(sys.argv[1])
+answer = model.predict(pd.DataFrame({"history": json.loads(sys.argv[2])}), params={"k": 3})
+others = ("torch", "ray", "sqlalchemy", "tyro", "student_train")
+absent = [name for name in others if not importlib.util.find_spec(name)]
+import cluster
+print(json.dumps([answer.to_dict("list"), cluster.__file__, absent]))
+"""
+
+
+@pytest.fixture(autouse=True)
+def own_path(monkeypatch):
+    """MLflow puts the model's code before this project's for good; a Ray that starts later would find it first."""
+    monkeypatch.setattr(sys, "path", [*sys.path])
+
+
+@pytest.fixture(scope="module")
+def student(make_module_student) -> Path:
+    return make_module_student()
+
+
+@pytest.fixture(scope="module")
+def pulled(student, new_store, tmp_path_factory) -> Path:
+    """The model's directory as it comes out of the registry."""
+    tracker = Tracker(new_store())
+    version = register_student(tracker, student, "served")
+    return Registry(tracker).pull(version, tmp_path_factory.mktemp("pulled"), SIGNATURE)
+
+
+@pytest.fixture(scope="module")
+def expected(student) -> dict:
+    return Recommender(student).recommend(HISTORIES, k=3).to_pydict()
+
+
+def test_it_answers_in_an_environment_of_its_requirements_alone(pulled, expected, tmp_path):
+    uv = Path(sys.executable).with_name("uv")
+    python = tmp_path / "venv" / "bin" / "python"
+    bare = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    subprocess.run([uv, "venv", "-q", "--python", sys.executable, tmp_path / "venv"], check=True, env=bare)
+    requirements = pulled / "requirements.txt"
+    assert {line.split("==")[0] for line in requirements.read_text().splitlines()} == {
+        *("mlflow-skinny", "numpy", "onnxruntime", "pandas", "pyarrow")
+    }
+    subprocess.run([uv, "pip", "install", "-q", "--python", python, "-r", requirements], check=True, env=bare)
+    question = [python, "-c", STRANGER, str(pulled), json.dumps(HISTORIES)]
+    asked = subprocess.run(question, cwd=tmp_path, capture_output=True, text=True, check=False, env=bare)
+    assert asked.returncode == 0, asked.stderr
+    answer, home, absent = json.loads(asked.stdout.splitlines()[-1])
+    assert answer.pop("scores") == [pytest.approx(row) for row in expected["scores"]]
+    assert answer == {name: values for name, values in expected.items() if name != "scores"}
+    assert home.endswith("/code/cluster/__init__.py")
+    assert absent == ["torch", "ray", "sqlalchemy", "tyro", "student_train"]
+
+
+def test_the_model_holds_what_answers_and_nothing_else(pulled):
+    code = {str(file.relative_to(pulled / "code")) for file in (pulled / "code").rglob("*.py")}
+    assert code == {
+        *("cluster/__init__.py", "cluster/errors.py"),
+        *("serving/__init__.py", "serving/recommender.py", "serving/pyfunc_model.py"),
+    }
+    assert "model.safetensors" not in {file.name for file in pulled.rglob("*")}
+
+
+def test_it_answers_over_http(pulled, expected, tmp_path):
+    serve = ["models", "serve", "--model-uri", str(pulled), "--env-manager", "local"]
+    with listening(serve, free_port(), tmp_path / "log", "/ping") as address:
+        answer = post(address, {"dataframe_split": {"columns": ["history"], "data": [[h] for h in HISTORIES]}})
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            post(address, {"dataframe_split": {"columns": ["titles"], "data": [[["i1"]]]}})
+    assert refused.value.code == 400
+    rows = answer["predictions"]
+    assert [row["titles"] for row in rows] == expected["titles"]
+    assert [row["skipped"] for row in rows] == expected["skipped"]
+
+
+def test_params_default_to_ten_items_without_the_history(pulled):
+    model = mlflow.pyfunc.load_model(str(pulled))
+    answer = model.predict(pd.DataFrame({"history": [["i1"]]}))
+    assert len(answer["item_ids"][0]) == 10
+    assert "i1" not in answer["item_ids"][0]
+    everything = model.predict(pd.DataFrame({"history": [["i1"]]}), params={"k": 20, "exclude_history": False})
+    assert "i1" in everything["item_ids"][0]
+
+
+def test_a_wrong_column_and_an_item_that_is_no_text_are_named(pulled):
+    model = mlflow.pyfunc.load_model(str(pulled))
+    with pytest.raises(mlflow.MlflowException, match="history"):
+        model.predict(pd.DataFrame({"titles": [["i1"]]}))
+    with pytest.raises(mlflow.MlflowException, match="history"):
+        model.predict(pd.DataFrame({"history": [[1]]}))
+
+
+def post(address: str, frame: dict) -> dict:
+    body = json.dumps(frame | {"params": {"k": 3}}).encode()
+    request = urllib.request.Request(f"{address}/invocations", body, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request) as answer:
+        return json.load(answer)
