@@ -22,7 +22,7 @@ VERBS = {
     "train-teacher": Verb(
         "teacher_train.config:TrainTeacherConfig", "teacher_train.train:train_teacher", "train an LLM into a teacher"
     ),
-    "label": Verb("teacher_infer.config:LabelConfig", "teacher_infer.label:teach", "label rows with a teacher (vLLM)"),
+    "label": Verb("teacher_infer.config:LabelConfig", "teacher_infer.label:label", "label rows with a teacher (vLLM)"),
     "import-labels": Verb(
         "teacher_infer.exchange_config:ImportConfig",
         "teacher_infer.exchange:import_labels",
@@ -36,7 +36,9 @@ VERBS = {
     "train": Verb("student_train.config:TrainConfig", "student_train.train:train", "train and distil a student"),
     "tune": Verb("tune.config:TuneConfig", "tune.search:tune", "search the distillation weights (Ray Tune)"),
     "compare": Verb(
-        "tune.compare_config:CompareConfig", "tune.compare:compare", "students × strategies × seeds, tables and pictures"
+        "tune.compare_config:CompareConfig",
+        "tune.compare:compare",
+        "students × strategies × seeds, tables and pictures",
     ),
     "register": Verb(
         "model_registry.config:RegisterConfig", "model_registry.register:register", "a student into the registry"
@@ -54,7 +56,7 @@ VERBS = {
     "recommend": Verb(
         "model_registry.recommend_config:RecommendConfig", "model_registry.recommend:recommend", "titles for histories"
     ),
-    "demo": Verb("demo.config:DemoConfig", "demo.demo:demo", "the whole road on synthetic data"),
+    "demo": Verb("demo.config:DemoConfig", "demo.demo:demo", "the whole pipeline on synthetic data"),
 }
 SUBMIT = "submit"
 

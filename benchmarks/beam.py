@@ -116,7 +116,7 @@ class Search:
 
         torch.set_num_threads(1)
         self._titles = titles
-        self._engine = VllmEngine(teacher, "generate", VllmConfig(gpu=gpu, gpu_memory_utilization=0.5))
+        self._engine = VllmEngine(teacher, "generate", VllmConfig(gpu_memory_utilization=0.5), gpu)
         self._trie = TitleTrie(self._engine.title_tokens(titles))
 
     def __call__(self, histories: Sequence[Sequence[str]], k: int, beams: int | None) -> Ranked:

@@ -18,13 +18,13 @@ from typing import Any, NamedTuple
 import torch
 
 from benchmarks import materials
-from cluster.config import ClusterConfig
+from cluster.config import ClusterConfig, ResourcesConfig
 from cluster.ray_session import WORKER_ENVIRONMENT
 from data_prep.schema import label_files
 from teacher_infer.config import LabelConfig, VllmConfig
 from teacher_infer.engine import VllmEngine
+from teacher_infer.label import label
 from teacher_infer.prompts import embedded, prompt, title_of
-from teacher_infer.label import teach
 
 BATCH, NEW_TOKENS, WARM = 64, 32, 64
 CORES = torch.get_num_threads()
@@ -61,8 +61,8 @@ class Ours:
     """The product's engines: prompts and titles that read alike are computed once."""
 
     def __init__(self, teacher: Path, gpu: bool) -> None:
-        config = VllmConfig(gpu=gpu, gpu_memory_utilization=0.3)
-        self._generator, self._embedder = (VllmEngine(teacher, task, config) for task in ("generate", "embed"))
+        config = VllmConfig(gpu_memory_utilization=0.3)
+        self._generator, self._embedder = (VllmEngine(teacher, task, config, gpu) for task in ("generate", "embed"))
 
     def __call__(self, histories: Histories) -> Answered:
         """Answer and embed."""
@@ -145,12 +145,11 @@ def scaling(teacher: Path, dataset: Path, folder: Path, gpu: bool) -> dict[str, 
             teacher=str(teacher),
             splits=("train",),
             rows_per_shard=128,
-            workers=workers,
-            engine=VllmConfig(gpu=gpu),
+            resources=ResourcesConfig(workers=workers, gpus=int(gpu)),
             cluster=ClusterConfig(cpus=2),
             output=output,
         )
-        teach(config)
+        label(config)
         ends = sorted(file.stat().st_mtime for file in label_files(output, "train"))
         begun = 2 * workers  # a second shard of each: its engine runs
         rates[workers] = (len(ends) - begun) * config.rows_per_shard / (ends[-1] - ends[begun - 1])

@@ -55,7 +55,7 @@ def main() -> None:
 def settings(folder: Path, trials: int, seconds: float) -> TuneConfig:
     """A search of ``trials`` trainings that take about ``seconds`` each."""
     dataset = prepare(PrepareConfig(synthetic=SyntheticConfig(items=300, users=300), output=folder / "dataset"))
-    train = TrainConfig(dataset=dataset, shape=ModelConfig(width=32, heads=1), patience=1000)
+    train = TrainConfig(dataset=dataset, model=ModelConfig(hidden_size=32, num_heads=1), patience=1000)
     return TuneConfig(
         trials=trials,
         search=SearchConfig(space=SPACE, scheduler="none"),

@@ -21,12 +21,12 @@ from cluster.config import ClusterConfig
 from cluster.ray_session import ray_session
 from cluster.storage import output_directory
 from data_prep.schema import ITEMS
-from student_serve.recommender import Recommender
-from student_train.config import ModelConfig, TrainConfig
-from student_train.exported import export_student
 from model_registry.latency import request_latency
 from model_registry.recommend import recommend
 from model_registry.recommend_config import RecommendConfig
+from student_serve.recommender import Recommender
+from student_train.config import ModelConfig, TrainConfig
+from student_train.exported import export_student
 from student_train.models.student import Student
 
 FILE_ITEMS, REQUEST_ITEMS, REQUESTS = 3_459, 17_408, 5_000
@@ -65,11 +65,11 @@ def batch_rows_per_second(folder: Path, rows: int) -> float:
 def random_student(directory: Path, n_items: int) -> Path:
     """A student directory with random weights."""
     torch.manual_seed(0)
-    shape, items = ModelConfig(), directory.with_suffix(".items.parquet")
+    model, items = ModelConfig(), directory.with_suffix(".items.parquet")
     columns = [range(n_items), [f"i{n}" for n in range(n_items)], [f"Some product, number {n}" for n in range(n_items)]]
     pq.write_table(pa.table([*columns, range(n_items)], schema=ITEMS), items)
-    with output_directory(directory, verb="train", config=TrainConfig(shape=shape)) as draft:
-        export_student(draft.path, Student("sasrec", shape, n_items), "sasrec", shape, items)
+    with output_directory(directory, verb="train", config=TrainConfig(model=model)) as draft:
+        export_student(draft.path, Student(model, n_items), model, items)
     return directory
 
 

@@ -34,13 +34,15 @@ def main() -> None:
     rows = read_rows(shards(asked.dataset, "test")[0]).slice(0, HISTORIES)
     histories = [[titles[item] for item in history] for history in rows["history"].to_pylist()]
     targets = [titles[item] for item in rows["target"].to_pylist()]
-    one = VllmConfig(gpu=asked.gpu)
+    one = VllmConfig()
     spread = one.model_copy(
         update={"tensor_parallel_size": asked.tensor, "pipeline_parallel_size": asked.pipeline},
     )
     with ray_session(ClusterConfig()):
-        texts, logprobs = _answers(asked.teacher, one, histories, targets)
-        spread_texts, spread_logprobs = _answers(asked.teacher, spread, histories, targets)
+        texts, logprobs = _answers(asked.teacher, one, int(asked.gpu), histories, targets)
+        spread_texts, spread_logprobs = _answers(
+            asked.teacher, spread, asked.gpu * asked.tensor * asked.pipeline, histories, targets
+        )
     same = np.mean([text == other for text, other in zip(texts, spread_texts, strict=True)])
     print(
         json.dumps(
@@ -53,14 +55,16 @@ def main() -> None:
     )
 
 
-def _answers(teacher: Path, config: VllmConfig, histories: list[list[str]], targets: list[str]) -> tuple[Any, Any]:
+def _answers(
+    teacher: Path, config: VllmConfig, gpus: int, histories: list[list[str]], targets: list[str]
+) -> tuple[Any, Any]:
     """Generated texts, and the log-probability of every token of the true titles."""
 
-    @ray.remote(num_cpus=config.cpus, num_gpus=config.gpus, max_calls=1)
+    @ray.remote(num_cpus=1, num_gpus=gpus, max_calls=1)
     def answers() -> tuple[list[str], np.ndarray]:
         from teacher_infer.engine import VllmEngine
 
-        engine = VllmEngine(teacher.absolute(), "generate", config)
+        engine = VllmEngine(teacher.absolute(), "generate", config, gpus > 0)
         texts = [answer.text for answer in engine.generate(histories, NEW_TOKENS)]
         paths = engine.title_tokens(targets)
         prompts = engine.prompts(histories, max(map(len, paths)) + 1)

@@ -19,16 +19,16 @@ from student_train.rows import Rows, TeacherLabels
 from student_train.training_loss import TrainingLoss
 
 BATCH, HISTORY = 256, 10
-OFFICIAL_SHAPE = ModelConfig(layers=1, heads=1, dropout=0.1, history=HISTORY, output="separate")
+OFFICIAL_MODEL = ModelConfig(num_layers=1, num_heads=1, dropout=0.1, max_length=HISTORY, output="separate")
 BCE = LossConfig(name="bce")
 PAPER = DistillationConfig(strategy="dllm2rec", embedding="input", cloze=0)
 CASES = {
     "plain": TrainConfig(
-        shape=OFFICIAL_SHAPE, objective=BCE, distillation=PAPER.model_copy(update={"lam": 0, "ed_weight": 0})
+        model=OFFICIAL_MODEL, loss=BCE, distillation=PAPER.model_copy(update={"lam": 0, "ed_weight": 0})
     ),
-    "ranking": TrainConfig(shape=OFFICIAL_SHAPE, objective=BCE, distillation=PAPER.model_copy(update={"ed_weight": 0})),
-    "full": TrainConfig(student="dros", shape=OFFICIAL_SHAPE, objective=BCE, distillation=PAPER),
-    "tied_full": TrainConfig(shape=ModelConfig(history=HISTORY)),
+    "ranking": TrainConfig(model=OFFICIAL_MODEL, loss=BCE, distillation=PAPER.model_copy(update={"ed_weight": 0})),
+    "full": TrainConfig(model=OFFICIAL_MODEL.model_copy(update={"name": "dros"}), loss=BCE, distillation=PAPER),
+    "tied_full": TrainConfig(model=ModelConfig(max_length=HISTORY)),
 }
 
 

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import tyro
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic.fields import FieldInfo
 
 from cluster.errors import ConfigError
 
@@ -26,6 +27,17 @@ class Config(BaseModel):
 
 
 C = TypeVar("C", bound=Config)
+V = TypeVar("V")
+_NO_EFFECT = "no effect on the result"
+NoEffect = Annotated[V, _NO_EFFECT]
+"""A field that says where or how a job runs, or names an input that is known by its fingerprint."""
+
+
+def has_effect(field: FieldInfo) -> bool:
+    """Whether the result of a verb depends on a field."""
+    return _NO_EFFECT not in field.metadata
+
+
 _NOT_IN_MODEL_NAMES = "/:.%\"'@"
 
 
@@ -61,24 +73,30 @@ class TrackingConfig(Config):
 
 
 class ResourcesConfig(Config):
-    """The Ray Train workers of one training."""
+    """What a verb's workers take from the cluster."""
 
-    count: int = Field(1, ge=1, description="Training workers (world size).")
-    cpus: float = Field(1, gt=0, description="CPUs per worker.")
-    gpu: bool = Field(False, description="One GPU per worker.")
-    max_failures: int = Field(0, ge=0, description="Restarts from the last checkpoint after a worker dies.")
-    storage: str | None = Field(
-        None, description="Directory or URI that all machines reach, for checkpoints; none if they share this machine."
+    workers: int = Field(1, ge=1, description="Workers side by side (in a training: the world size).")
+    cpus: NoEffect[float] = Field(1, gt=0, description="CPUs per worker.")
+    gpus: NoEffect[float] = Field(0, ge=0, description="GPUs per worker; 0 runs on CPUs.")
+    accelerator_type: NoEffect[str | None] = Field(
+        None, description="Kind of GPU to ask for, by Ray's name (L40S, H100 …); none takes any."
     )
-    autoscale: bool = Field(False, description="The cluster grows on demand: wait for workers that do not fit yet.")
+    autoscale: NoEffect[bool] = Field(
+        False, description="The cluster grows on demand: wait for workers that do not fit yet."
+    )
+
+    def per_worker(self) -> dict[str, float]:
+        """What one worker asks for, by Ray's names."""
+        asked = {"CPU": self.cpus} | ({"GPU": self.gpus} if self.gpus else {})
+        return asked | ({f"accelerator_type:{self.accelerator_type}": 0.001} if self.accelerator_type else {})
 
 
-class EngineConfig(Config):
+class DeepSpeedConfig(Config):
     """How DeepSpeed runs a step."""
 
     zero_stage: Literal[0, 1, 2, 3] = Field(0, description="ZeRO stage.")
     precision: Literal["fp32", "bf16"] = Field("fp32", description="Number format of weights and activations.")
-    accumulation: int = Field(1, ge=1, description="Micro batches per optimizer step.")
+    gradient_accumulation: int = Field(1, ge=1, description="Micro batches per optimizer step.")
     gradient_clip: float = Field(1.0, ge=0, description="Largest gradient norm; 0 does not clip.")
 
 

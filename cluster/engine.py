@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch import distributed as dist
 
 from cluster.averaging import RunningAverage
-from cluster.config import EngineConfig
+from cluster.config import DeepSpeedConfig
 
 TAG = "engine"
 STATE = "trainer"
@@ -29,7 +29,7 @@ class Engine:
         self,
         module: nn.Module,
         optimizer: torch.optim.Optimizer,
-        config: EngineConfig,
+        config: DeepSpeedConfig,
         micro_batch: int,
         average: float = 0.0,
         keep_frozen: bool = True,
@@ -152,10 +152,10 @@ def _deepspeed() -> Any:  # noqa: ANN401  # the deepspeed module
     return deepspeed
 
 
-def _settings(config: EngineConfig, micro_batch: int) -> dict[str, Any]:
+def _settings(config: DeepSpeedConfig, micro_batch: int) -> dict[str, Any]:
     return {
         "train_micro_batch_size_per_gpu": micro_batch,
-        "gradient_accumulation_steps": config.accumulation,
+        "gradient_accumulation_steps": config.gradient_accumulation,
         "gradient_clipping": config.gradient_clip,
         "zero_optimization": {"stage": config.zero_stage},
         "zero_allow_untested_optimizer": True,

@@ -1,4 +1,4 @@
-"""MLflow: the connection, and the runs that are told to it; ``model_registry.versions`` builds the registry of models upon it.
+"""MLflow: the connection and its runs; ``model_registry.versions`` builds the registry of models upon it.
 
 A server that does not answer stops nothing: what it misses goes into a journal and is sent when it answers again.
 """

@@ -1,14 +1,16 @@
 """The one launcher of Ray Train: a loop on N workers, restarted from its last checkpoint after a failure."""
 
+import contextlib
 import logging
 import os
 import shutil
-import tempfile
-from collections.abc import Callable, Sequence
-from pathlib import Path, PurePosixPath
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
+from pyarrow.fs import FileSystem
 from ray import train
 from ray.train import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig, UserCallback
 from ray.train.torch import TorchConfig, TorchTrainer
@@ -24,57 +26,86 @@ Loop = Callable[[Payload], None]
 def run_workers(
     loop: Loop,
     payload: Payload,
-    config: ResourcesConfig,
+    resources: ResourcesConfig,
+    *,
     name: str,
+    storage: str,
+    max_failures: int = 0,
     output: Path | None = None,
-    checkpoints: Path | None = None,
     callbacks: Sequence[UserCallback] = (),
 ) -> None:
     """Run ``loop(payload)`` on every worker and copy the files of the last checkpoint reported to ``output``.
 
+    A run of the same name in the same storage resumes from the last checkpoint that a stopped one left there. What the
+    run keeps in the storage is removed when it ends well, or for an error of the user's.
+
     Args:
         loop: the training; its last ``ray.train.report`` carries a checkpoint with what it made.
         payload: settings for the loop; must pickle.
-        config: how many workers, and what each needs.
-        name: of the run, in Ray's logs and where checkpoints are kept.
+        resources: how many workers, and what each needs.
+        name: the identity of the run (:func:`cluster.identity.digest`): no other training may have it.
+        storage: directory or URI that all machines reach, see :func:`checkpoint_storage`.
+        max_failures: restarts from the last checkpoint after a worker dies.
         output: existing directory; none where the loop reports no checkpoint.
-        checkpoints: directory that outlives this process: a run of the same name goes on from the last checkpoint that
-            a stopped one left there (or in ``config.storage``). Removed when the run ends well.
-        callbacks: told of every report in this process.
+        callbacks: called with every report in this process.
 
     Raises:
         ConfigError: the cluster is too small for the workers asked for.
         UserError: raised by the loop on any worker.
     """
-    resources: dict[str, float] = {"CPU": config.cpus} | ({"GPU": 1} if config.gpu else {})
-    if not config.autoscale:
-        asked = {name: each * config.count for name, each in resources.items()}
-        check_resources(f"{config.count} training workers", asked, "lower --resources.workers or --resources.cpus")
-    with tempfile.TemporaryDirectory(prefix="dllm2rec-train-") as storage:
-        trainer = TorchTrainer(
-            _Worker(loop, config.cpus),
-            train_loop_config=payload,
-            torch_config=TorchConfig(backend="nccl" if config.gpu else "gloo"),
-            scaling_config=ScalingConfig(num_workers=config.count, use_gpu=config.gpu, resources_per_worker=resources),
-            run_config=RunConfig(
-                name=name,
-                storage_path=config.storage or str(checkpoints.absolute() if checkpoints else storage),
-                failure_config=FailureConfig(max_failures=config.max_failures),
-                checkpoint_config=CheckpointConfig(num_to_keep=1),
-                logging_config=LoggingConfig(log_level="WARNING" if config.autoscale else "ERROR"),
-                callbacks=list(callbacks),
-            ),
-        )
-        try:
-            result = trainer.fit()
-        except train.TrainingFailedError as error:
-            raise _user_error(error) or error from None
-        if output:
-            with result.checkpoint.as_directory() as finished:
-                shutil.copytree(finished, output, dirs_exist_ok=True)
-            result.checkpoint.filesystem.delete_dir(str(PurePosixPath(result.checkpoint.path).parent))
-        if checkpoints:
-            shutil.rmtree(checkpoints, ignore_errors=True)
+    each = resources.per_worker()
+    if not resources.autoscale:
+        asked = {kind: amount * resources.workers for kind, amount in each.items()}
+        remedy = "lower --resources.workers or --resources.cpus"
+        check_resources(f"{resources.workers} training workers", asked, remedy)
+    run = RunConfig(
+        name=name,
+        storage_path=storage,
+        failure_config=FailureConfig(max_failures=max_failures),
+        checkpoint_config=CheckpointConfig(num_to_keep=1),
+        logging_config=LoggingConfig(log_level="WARNING" if resources.autoscale else "ERROR"),
+        callbacks=list(callbacks),
+    )
+    trainer = TorchTrainer(
+        _Worker(loop, resources.cpus),
+        train_loop_config=payload,
+        torch_config=TorchConfig(backend="nccl" if resources.gpus else "gloo"),
+        scaling_config=ScalingConfig(
+            num_workers=resources.workers,
+            use_gpu=resources.gpus > 0,
+            resources_per_worker=each,
+            accelerator_type=resources.accelerator_type,
+        ),
+        run_config=run,
+    )
+    try:
+        result = trainer.fit()
+    except train.TrainingFailedError as error:
+        found = _user_error(error)
+        if found:
+            _remove(storage, name)
+        raise found or error from None
+    if output:
+        with result.checkpoint.as_directory() as finished:
+            shutil.copytree(finished, output, dirs_exist_ok=True)
+    _remove(storage, name)
+
+
+def checkpoint_storage(storage: str | None, output: Path) -> str:
+    """Where a training keeps its checkpoints: as asked, or beside its output, which all machines reach anyway."""
+    if storage is None:
+        return str(output.absolute().parent / f".{output.name}.checkpoints")
+    return storage if "://" in storage else str(Path(storage).absolute())
+
+
+def _remove(storage: str, name: str) -> None:
+    """Delete what a run keeps, and the storage's folder if nothing else is in it."""
+    filesystem, root = FileSystem.from_uri(storage)
+    with contextlib.suppress(FileNotFoundError):
+        filesystem.delete_dir(f"{root}/{name}")
+    if filesystem.type_name == "local":
+        with contextlib.suppress(OSError):  # it holds other runs
+            Path(root).rmdir()
 
 
 class _Worker:
@@ -93,10 +124,15 @@ class _Worker:
         self.loop(payload)
 
 
-def last_checkpoint() -> Path | None:
-    """Directory of the checkpoint to resume from, inside a worker of a restarted run."""
+@contextmanager
+def last_checkpoint() -> Iterator[Path | None]:
+    """The directory of the checkpoint to resume from, inside a worker of a restarted run; none in a new one."""
     checkpoint = train.get_checkpoint()
-    return Path(checkpoint.to_directory()) if checkpoint else None
+    if checkpoint is None:
+        yield None
+        return
+    with checkpoint.as_directory() as directory:
+        yield Path(directory)
 
 
 def _user_error(error: BaseException) -> UserError | None:

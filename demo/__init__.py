@@ -1,1 +1,1 @@
-"""The whole road on synthetic data, with its report."""
+"""The whole pipeline on synthetic data, with its report."""

@@ -9,9 +9,9 @@ from cluster.config import ClusterConfig, Config, ModelName, TrackingConfig
 
 
 class DemoConfig(Config):
-    """Go the whole road of a config file: data set, teacher, labels, students, search, registry, recommendations."""
+    """Run the pipeline of a config file: data set, teacher, labels, students, search, registry, recommendations."""
 
-    road: Path = Field(
+    pipeline: Path = Field(
         Path("configs/demo.yaml"),
         description="YAML file with a section per verb; without train-teacher none is trained.",
     )

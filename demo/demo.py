@@ -1,4 +1,4 @@
-"""The verb ``demo``: the whole road of one config file, from raw logs to the titles a champion recommends."""
+"""The verb ``demo``: the whole pipeline of one config file, from raw logs to the titles a champion recommends."""
 
 import time
 from collections.abc import Iterator
@@ -18,19 +18,19 @@ from data_prep.reading import read_titles
 from data_prep.schema import sequence_files
 from demo.config import DemoConfig
 from demo.figures import Figures, render, student_figures, teacher_figures
+from demo.pipeline import Pipeline, plan
 from demo.report import REPORT_FILE, write_report
-from demo.pipeline import Road, plan
-from student_train.config import TrainConfig
-from student_train.evaluation import protocol
-from student_train.outcome import CURVE_FILE
-from model_registry.promote import promote
 from model_registry.config import PromoteConfig
+from model_registry.promote import promote
 from model_registry.recommend import RECOMMENDATIONS_FILE, recommend
 from model_registry.recommend_config import RecommendConfig
 from model_registry.register import register_student
+from student_train.config import TrainConfig
+from student_train.evaluation import protocol
+from student_train.outcome import CURVE_FILE
 from student_train.train import train
+from teacher_infer.label import label
 from teacher_infer.locate import locate_teacher
-from teacher_infer.label import teach
 from teacher_train.train import train_teacher
 from tune.champion import STUDENT_FOLDER
 from tune.search import tune
@@ -48,33 +48,35 @@ def demo(config: DemoConfig) -> Path:
     """
     report = config.output / "report"
     check_free(report, VERB, config.overwrite)
-    road = plan(config)
+    pipeline = plan(config)
     seconds: dict[str, float] = {}
     with ray_session(config.cluster):
         with _stage("prepare", seconds):
-            prepare(road.prepare)
-        if road.train_teacher:
+            prepare(pipeline.prepare)
+        if pipeline.train_teacher:
             with _stage("train-teacher", seconds):
-                train_teacher(road.train_teacher)
+                train_teacher(pipeline.train_teacher)
         with _stage("label", seconds):
-            teach(road.teach)
+            label(pipeline.label)
         with _stage("train", seconds):
-            _train_all([one for several in road.students.values() for one in several], config.concurrent)
-        if road.tune:
+            _train_all([one for several in pipeline.students.values() for one in several], config.concurrent)
+        if pipeline.tune:
             with _stage("tune", seconds):
-                tune(road.tune)
+                tune(pipeline.tune)
         with _stage("promote and recommend", seconds):
-            lines = _figures(road)
-            _register_best(config, road, lines)
+            lines = _figures(pipeline)
+            _register_best(config, pipeline, lines)
             promote(
                 PromoteConfig(name=config.register_as, output=config.output / "promotion", tracking=config.tracking)
             )
-            answer = _recommend(config, road)
-    first = next(iter(road.students.values()))[0]
+            answer = _recommend(config, pipeline)
+    first = next(iter(pipeline.students.values()))[0]
     how = protocol(first.filter_history, read_manifest(first.dataset, "prepare").config)
-    with output_directory(report, verb=VERB, config=config, inputs=_inputs(road), overwrite=config.overwrite) as draft:
-        curves = {name: configs[0].output / CURVE_FILE for name, configs in road.students.items()}
-        write_report(draft.path, f"dllm2rec: {config.road.stem}", how, lines, curves, answer)
+    with output_directory(
+        report, verb=VERB, config=config, inputs=_inputs(pipeline), overwrite=config.overwrite
+    ) as draft:
+        curves = {name: configs[0].output / CURVE_FILE for name, configs in pipeline.students.items()}
+        write_report(draft.path, f"dllm2rec: {config.pipeline.stem}", how, lines, curves, answer)
         draft.metrics |= {f"{name}_seconds": value for name, value in seconds.items()}
         draft.metrics |= {f"{line.name}_test_ndcg@20": line.mean("ndcg@20") for line in lines}
     print(f"\nTest set, {how}:\n{render(lines)}\n\nReport: {report / REPORT_FILE}\n\n" + "\n".join(answer))
@@ -111,30 +113,30 @@ def _train_all(configs: list[TrainConfig], concurrent: int) -> None:
         raise
 
 
-def _figures(road: Road) -> list[Figures]:
-    dataset = road.prepare.output
-    model = locate_teacher(road.teach.teacher, road.teach.ranking, dataset, read_manifest(dataset)).model
-    students = [student_figures(name, [one.output for one in several]) for name, several in road.students.items()]
-    if road.tune:
-        name = f"{road.tune.train.student} searched"
-        students.append(student_figures(name, [road.tune.output / STUDENT_FOLDER]))
-    return [teacher_figures(road.teach.output, model), *students]
+def _figures(pipeline: Pipeline) -> list[Figures]:
+    dataset = pipeline.prepare.output
+    model = locate_teacher(pipeline.label.teacher, pipeline.label.ranking, dataset, read_manifest(dataset)).model
+    students = [student_figures(name, [one.output for one in several]) for name, several in pipeline.students.items()]
+    if pipeline.tune:
+        name = f"{pipeline.tune.train.model.name} searched"
+        students.append(student_figures(name, [pipeline.tune.output / STUDENT_FOLDER]))
+    return [teacher_figures(pipeline.label.output, model), *students]
 
 
-def _register_best(config: DemoConfig, road: Road, lines: list[Figures]) -> None:
+def _register_best(config: DemoConfig, pipeline: Pipeline, lines: list[Figures]) -> None:
     """Register the student that is best on validation; the search has registered its own already."""
     best = max(lines[1:], key=lambda line: line.validation)
-    if best.name in road.students:
-        directories = [one.output for one in road.students[best.name]]
+    if best.name in pipeline.students:
+        directories = [one.output for one in pipeline.students[best.name]]
         chosen = max(directories, key=lambda path: read_manifest(path).metrics["validation_ndcg@20"])
         register_student(Tracker(config.tracking), chosen, config.register_as)
 
 
-def _recommend(config: DemoConfig, road: Road) -> list[str]:
+def _recommend(config: DemoConfig, pipeline: Pipeline) -> list[str]:
     """The champion's titles for the first test row with some history."""
-    rows = pq.read_table(sequence_files(road.prepare.output, "test")[0], columns=["history"])["history"].to_pylist()
+    rows = pq.read_table(sequence_files(pipeline.prepare.output, "test")[0], columns=["history"])["history"].to_pylist()
     history = next((row for row in rows if len(row) >= SHORTEST_SHOWN_HISTORY), rows[0])
-    titles = read_titles(road.prepare.output)
+    titles = read_titles(pipeline.prepare.output)
     shown = tuple(titles[item] for item in history)
     output = recommend(
         RecommendConfig(
@@ -154,8 +156,8 @@ def _recommend(config: DemoConfig, road: Road) -> list[str]:
     ]
 
 
-def _inputs(road: Road) -> dict[str, str]:
+def _inputs(pipeline: Pipeline) -> dict[str, str]:
     return {
-        "dataset": read_manifest(road.prepare.output).fingerprint,
-        "labels": read_manifest(road.teach.output).fingerprint,
+        "dataset": read_manifest(pipeline.prepare.output).fingerprint,
+        "labels": read_manifest(pipeline.label.output).fingerprint,
     }

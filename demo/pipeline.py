@@ -1,4 +1,4 @@
-"""The configs of all verbs on one road: a YAML file's sections, with inputs and outputs laid out under one folder."""
+"""The configs of all verbs of one pipeline: a YAML file's sections, with inputs and outputs under one folder."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,19 +19,19 @@ C = TypeVar("C", bound=Config)
 
 
 @dataclass(frozen=True)
-class Road:
+class Pipeline:
     """What each verb is called with; ``train_teacher`` is none where the teacher is at hand."""
 
     prepare: PrepareConfig
     train_teacher: TrainTeacherConfig | None
-    teach: LabelConfig
+    label: LabelConfig
     students: dict[str, list[TrainConfig]]
     """Configs by the student's name in the table, one per seed."""
     tune: TuneConfig | None
 
 
-def plan(demo: DemoConfig) -> Road:
-    """Lay out the road of ``demo.pipeline`` under ``demo.output``.
+def plan(demo: DemoConfig) -> Pipeline:
+    """Lay out the pipeline of ``demo.pipeline`` under ``demo.output``.
 
     Raises:
         ConfigError: the file or a section is malformed.
@@ -53,13 +53,13 @@ def plan(demo: DemoConfig) -> Road:
             TrainTeacherConfig, "train-teacher", dataset=folder["dataset"], output=folder["teacher"], **shared
         )
         teacher = {"teacher": str(folder["teacher"])}
-    teach = section(LabelConfig, "label", dataset=folder["dataset"], output=folder["labels"], **teacher, **shared)
+    label = section(LabelConfig, "label", dataset=folder["dataset"], output=folder["labels"], **teacher, **shared)
     base = section(TrainConfig, "train", dataset=folder["dataset"], labels=folder["labels"], register_as=None, **shared)
     tune = None
     if demo.search:
         tune = section(TuneConfig, "tune", output=folder["search"], register_as=demo.register_as, **shared)
         tune = tune.model_copy(update={"train": base, "tracking": demo.tracking})
-    return Road(prepare, train_teacher, teach, _students(demo, base, folder["students"]), tune)
+    return Pipeline(prepare, train_teacher, label, _students(demo, base, folder["students"]), tune)
 
 
 def _students(demo: DemoConfig, base: TrainConfig, folder: Path) -> dict[str, list[TrainConfig]]:
@@ -67,7 +67,7 @@ def _students(demo: DemoConfig, base: TrainConfig, folder: Path) -> dict[str, li
     configs: dict[str, list[TrainConfig]] = {}
     for student in demo.students:
         for kind, labels in (("plain", None), ("distilled", base.labels)):
-            update = {"student": student, "labels": labels}
+            update = {"model": base.model.model_copy(update={"name": student}), "labels": labels}
             configs[f"{student} {kind}"] = [
                 base.model_copy(update=update | {"seed": seed, "output": folder / f"{student}-{kind}-{seed}"})
                 for seed in demo.seeds

@@ -8,8 +8,8 @@ and gives it to the best of those that claim the same place. The last to look se
 import math
 
 from cluster.errors import ModelError
-from model_registry.versions import ModelVersion, Registry
 from cluster.run import metric_name
+from model_registry.versions import ModelVersion, Registry
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
 METRIC = "validation_ndcg@20"

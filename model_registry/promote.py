@@ -9,16 +9,16 @@ import tempfile
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from model_registry.versions import ModelVersion, Registry
 from cluster.storage import output_directory
 from cluster.tracking import Tracker
 from data_prep.schema import RANKS_FILE
-from student_serve.recommender import Recommender
-from model_registry.champion import CHAMPION, METRIC, set_champion, roll_back
+from model_registry.champion import CHAMPION, METRIC, roll_back, set_champion
+from model_registry.config import PromoteConfig, RollbackConfig
 from model_registry.gate import Validation, least_gain
 from model_registry.latency import request_latency
-from model_registry.config import PromoteConfig, RollbackConfig
 from model_registry.register import pull_file, pull_student
+from model_registry.versions import ModelVersion, Registry
+from student_serve.recommender import Recommender
 
 DATASET_TAG = "fingerprint.dataset"
 DECISION_FILE = "decision.json"

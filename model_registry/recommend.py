@@ -10,14 +10,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cluster.errors import ConfigError
-from model_registry.versions import Registry
 from cluster.storage import Draft, check_free, output_directory, read_manifest
 from cluster.text import aligned
 from cluster.tracking import Tracker
-from student_serve.recommender import Recommender
 from model_registry.recommend_config import RecommendConfig
 from model_registry.recommend_many import recommend_many
 from model_registry.register import pull_student
+from model_registry.versions import Registry
+from student_serve.recommender import Recommender
 
 VERB = "recommend"
 RECOMMENDATIONS_FILE = "recommendations.parquet"

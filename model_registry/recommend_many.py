@@ -21,8 +21,8 @@ from cluster.errors import DataError, ModelError, OutputError, UserError
 from cluster.ray_session import ray_session
 from cluster.storage import Draft
 from data_prep.schema import shard_name
-from student_serve.recommender import ANSWERS, Recommender
 from model_registry.recommend_config import RecommendConfig
+from student_serve.recommender import ANSWERS, Recommender
 
 HISTORY = "history"
 PIECE, DONE, FAILURE = "piece", "done", "failure"

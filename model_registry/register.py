@@ -11,9 +11,9 @@ from pathlib import Path
 import pandas as pd
 
 from cluster.errors import ModelError
-from model_registry.versions import ModelVersion, Registry, ServedModel
 from cluster.storage import Manifest, fingerprint, output_directory, read_manifest
 from cluster.tracking import Tracker
+from model_registry.versions import ModelVersion, Registry, ServedModel
 
 # isort: split
 # cluster.mlflow_client sets the environment that MLflow reads when it is imported.
@@ -24,9 +24,9 @@ from mlflow.types.schema import Array, ColSpec, DataType
 import student_serve
 from cluster import errors
 from data_prep.schema import STUDENT_WEIGHTS_FILE
-from student_serve.recommender import ITEMS_FILE, MODEL_FILE, Recommender
 from model_registry.champion import name_challenger
 from model_registry.config import RegisterConfig
+from student_serve.recommender import ITEMS_FILE, MODEL_FILE, Recommender
 
 SCRIPT = Path(student_serve.__file__).with_name("pyfunc_model.py")
 STUDENT_ARTIFACT = "student"

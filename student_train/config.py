@@ -3,41 +3,47 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import tyro
 from pydantic import Field, model_validator
 
-from cluster.config import ClusterConfig, Config, EngineConfig, ModelName, TrackingConfig, ResourcesConfig
+from cluster.config import ClusterConfig, Config, DeepSpeedConfig, ModelName, NoEffect, ResourcesConfig, TrackingConfig
 from student_train.components import BACKBONES, LOSSES, STRATEGIES, one_of
-
-StudentName = Annotated[str, one_of(BACKBONES)]
 
 
 class ModelConfig(Config):
-    """The shape of the student."""
+    """The student's architecture and size."""
 
-    width: int = Field(64, ge=4, description="Width D of item embeddings and states.")
-    layers: int = Field(1, ge=1, description="GRU layers or self-attention blocks.")
-    heads: int = Field(2, ge=1, description="Attention heads (SASRec, HSTU); must divide the width.")
+    name: Annotated[str, one_of(BACKBONES), tyro.conf.arg(aliases=["--model"])] = Field(
+        "sasrec",
+        description=f"Architecture: {', '.join(BACKBONES)} (dros is SASRec with the DRO term), or a backbone of your "
+        "own by dotted path (my_package.models:Mine).",
+    )
+    hidden_size: int = Field(64, ge=4, description="Width D of item embeddings and states.")
+    num_layers: int = Field(1, ge=1, description="GRU layers or self-attention blocks.")
+    num_heads: int = Field(2, ge=1, description="Attention heads (SASRec, HSTU); must divide the hidden size.")
     dropout: float = Field(0.3, ge=0, lt=1, description="Dropout on embeddings and inside blocks.")
-    history: int = Field(10, ge=1, description="Newest history items used.")
+    max_length: int = Field(10, ge=1, description="Newest history items used, L.")
     output: Literal["tied", "separate"] = Field("tied", description="Whether input and output share one item table.")
 
     @model_validator(mode="after")
     def _heads_fit(self) -> "ModelConfig":
-        if self.width % self.heads:
-            raise ValueError(f"heads {self.heads} must divide width {self.width}")
+        if self.hidden_size % self.num_heads:
+            raise ValueError(f"num_heads {self.num_heads} must divide hidden_size {self.hidden_size}")
         return self
 
 
 class LossConfig(Config):
     """The student's own loss."""
 
-    loss: Annotated[str, one_of(LOSSES)] = Field(
-        "softmax", description=f"Loss: {', '.join(LOSSES)}; the sampled softmax has a logQ correction."
+    name: Annotated[str, one_of(LOSSES), tyro.conf.arg(aliases=["--loss"])] = Field(
+        "softmax",
+        description=f"Loss: {', '.join(LOSSES)} (the sampled softmax has a logQ correction), or one of your own by "
+        "dotted path.",
     )
     negatives: int = Field(1, ge=1, description="Sampled negatives per row (all but the full softmax).")
     gbce_calibration: float = Field(0.75, ge=0, le=1, description="Calibration t of gBCE; 0 makes it BCE.")
     dro_weight: float | None = Field(
-        None, ge=0, description="Alpha of the DRO term; by default 0.1 for the student dros and 0 for the others."
+        None, ge=0, description="Alpha of the DRO term; by default 0.1 for the model dros and 0 for the others."
     )
     dro_beta: float = Field(1.0, gt=0, description="Beta of the DRO term.")
 
@@ -49,10 +55,12 @@ class DistillationConfig(Config):
     """What the student takes from the teacher; used when labels are given."""
 
     strategy: Annotated[str, one_of(STRATEGIES)] = Field(
-        "soft", description=f"How the student learns from the teacher's labels: {', '.join(STRATEGIES)}."
+        "soft",
+        description=f"How the student learns from the teacher's labels: {', '.join(STRATEGIES)}, or one of your own by "
+        "dotted path.",
     )
     lam: float = Field(0.6, ge=0, description="Lambda, weight of the strategy's loss; 0 switches it off.")
-    trust: float = Field(
+    teacher_threshold: float = Field(
         0.5,
         ge=0,
         description="Share of the student's best validation NDCG@20 that the teacher's own must reach to be followed "
@@ -88,57 +96,49 @@ class DistillationConfig(Config):
         return self.embedding != "none" and self.ed_weight > 0
 
 
-def on(weight: float) -> bool:
-    """Whether a weight switches its part on; what members that train together hold as a tensor does."""
-    return not isinstance(weight, float | int) or weight > 0
-
-
 class TrainConfig(Config):
     """Train a student on a prepared data set, distilled from a teacher's labels if they are given."""
 
-    dataset: Path = Field(Path("runs/dataset"), description="Data set directory (verb prepare).")
-    labels: Path | None = Field(None, description="Label directory (verb label); none trains the plain student.")
-    output: Path = Field(Path("runs/student"), description="Student directory to write.")
-    overwrite: bool = Field(False, description="Replace an earlier student in the output directory.")
-    student: StudentName = Field(
-        "sasrec", description=f"Student: {', '.join(BACKBONES)}; dros is SASRec with the DRO term."
+    dataset: NoEffect[Path] = Field(Path("runs/dataset"), description="Data set directory (verb prepare).")
+    labels: NoEffect[Path | None] = Field(
+        None, description="Label directory (verb label); none trains the plain student."
     )
-    shape: ModelConfig = ModelConfig()
-    objective: LossConfig = LossConfig()
+    output: NoEffect[Path] = Field(Path("runs/student"), description="Student directory to write.")
+    overwrite: NoEffect[bool] = Field(False, description="Replace an earlier student in the output directory.")
+    model: ModelConfig = ModelConfig()
+    loss: LossConfig = LossConfig()
     distillation: DistillationConfig = DistillationConfig()
     learning_rate: float = Field(3e-3, gt=0, description="Learning rate of AdamW.")
     weight_decay: float = Field(0.0, ge=0, description="Weight decay of AdamW.")
-    average: float = Field(
+    weight_average: float = Field(
         0.1,
         ge=0,
         le=1,
         description="Share of the steps so far over which the evaluated and exported weights are averaged; 0 takes the "
         "last ones.",
     )
-    batch: int = Field(256, ge=1, description="Rows per worker and step (micro batch).")
+    batch_size: int = Field(256, ge=1, description="Rows per worker and step (micro batch).")
     epochs: int = Field(100, ge=1, description="Most epochs.")
     evaluate_every: int = Field(1, ge=1, description="Epochs between evaluations on validation.")
     patience: int = Field(10, ge=1, description="Evaluations without gain in validation NDCG@20 before stopping.")
     filter_history: bool = Field(False, description="Leave history items out of the ranking when evaluating.")
     seed: int = Field(0, ge=0, description="Seed of weights, batches and negatives.")
-    register_as: ModelName | None = Field(
+    register_as: NoEffect[ModelName | None] = Field(
         None, description="Name to register the student under in MLflow; none does not."
     )
-    track: bool = Field(
+    track: NoEffect[bool] = Field(
         False,
         description="Record the training as an MLflow run, with the metrics of every epoch; register_as does too.",
     )
-    workers: ResourcesConfig = ResourcesConfig()
-    engine: EngineConfig = EngineConfig()
-    cluster: ClusterConfig = ClusterConfig()
-    tracking: TrackingConfig = TrackingConfig()
-
-
-WITHOUT_EFFECT = frozenset({"output", "overwrite", "register_as", "track", "workers", "cluster", "tracking"})
-"""Fields of ``TrainConfig`` that say where a training runs and what is kept of it.
-
-Its student is the same, but for ``workers.count``: ``batch`` is per worker.
-"""
+    max_failures: NoEffect[int] = Field(0, ge=0, description="Restarts from the last checkpoint after a worker dies.")
+    storage: NoEffect[str | None] = Field(
+        None,
+        description="Directory or URI that all machines reach, for checkpoints; none: beside the output.",
+    )
+    resources: ResourcesConfig = ResourcesConfig()
+    deepspeed: DeepSpeedConfig = DeepSpeedConfig()
+    cluster: NoEffect[ClusterConfig] = ClusterConfig()
+    tracking: NoEffect[TrackingConfig] = TrackingConfig()
 
 
 def value_at(config: TrainConfig, path: str) -> Any:  # noqa: ANN401  # any field
@@ -150,7 +150,7 @@ def value_at(config: TrainConfig, path: str) -> Any:  # noqa: ANN401  # any fiel
 
 
 def dro_weight(config: TrainConfig) -> float:
-    """Alpha of the DRO term, which the student dros has by default."""
+    """Alpha of the DRO term, which the model dros has by default."""
     if config.loss.dro_weight is not None:
         return config.loss.dro_weight
-    return 0.1 if config.student == "dros" else 0.0
+    return 0.1 if config.model.name == "dros" else 0.0

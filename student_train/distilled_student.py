@@ -8,14 +8,13 @@ from torch.nn import functional
 
 from cluster.errors import ConfigError
 from student_train.config import DistillationConfig, ModelConfig
-from student_train.distillation import feature_loss
+from student_train.distillation import feature_based
 from student_train.distillation.embedding import Parts, ProjectedTeacher, projector
-from student_train.memberwise import present
 from student_train.models.student import Student
 
 
 class StudentOutput(NamedTuple):
-    """Logits [B, N], or [B, M] of the items asked for, and the loss of feature_loss teacher embeddings."""
+    """Logits [B, N], or [B, M] of the items asked for, and the loss of a feature-based strategy."""
 
     scores: Tensor
     feature_loss: Tensor
@@ -24,23 +23,21 @@ class StudentOutput(NamedTuple):
 class DistilledStudent(nn.Module):
     """Item embedding = b_i + ed_weight · g(z_i) on the sides that the config names; plain without a teacher."""
 
-    def __init__(
-        self, name: str, shape: ModelConfig, n_items: int, teacher_NE: Tensor | None, config: DistillationConfig
-    ) -> None:
+    def __init__(self, model: ModelConfig, n_items: int, teacher_NE: Tensor | None, config: DistillationConfig) -> None:
         super().__init__()
-        self.student = Student(name, shape, n_items)
+        self.student = Student(model, n_items)
         self.projected: ProjectedTeacher | None = None
         self.feature_loss: nn.Module | None = None
         self.sides: tuple[str, ...] = ()
         if teacher_NE is None:
             return
         if config.uses_teacher_embeddings:
-            check_sides(shape, config)
+            check_sides(model, config)
             self.sides = ("input", "output") if config.embedding == "both" else (config.embedding,)
             self.projected = ProjectedTeacher(teacher_NE, model.hidden_size, config)
             if not config.offset:
                 self._drop_offsets()
-        module = feature_loss(config.strategy) if config.lam else None
+        module = feature_based(config.strategy) if config.lam else None
         if module is not None:
             self.feature_loss = module(teacher_NE, model.hidden_size)
 
@@ -61,16 +58,13 @@ class DistilledStudent(nn.Module):
             feature_loss = self.feature_loss(items, embedded_UD)
         return StudentOutput(scores, feature_loss)
 
-    def set_embedding_weight(self, weight: float | Tensor) -> None:
+    def set_embedding_weight(self, weight: float) -> None:
         """Change the weight of the projected teacher embeddings from the next batch on."""
         if self.projected is not None:
             self.projected.weight = weight
 
     def _wanted(self, history_BL: Tensor, items_BM: Tensor | None) -> list[Tensor] | None:
         """The items that need a projected embedding; none for all."""
-        if present():
-            # How many items a batch has is not the same for all members.
-            return None
         if "output" not in self.sides:
             return [history_BL]
         if items_BM is None:
@@ -85,7 +79,7 @@ class DistilledStudent(nn.Module):
                 table.weight.requires_grad_(False)
 
 
-def check_sides(shape: ModelConfig, config: DistillationConfig) -> None:
+def check_sides(model: ModelConfig, config: DistillationConfig) -> None:
     """Refuse teacher embeddings on one side of a table that both sides share.
 
     Raises:
@@ -98,28 +92,28 @@ def check_sides(shape: ModelConfig, config: DistillationConfig) -> None:
         )
 
 
-def fold(state: dict[str, Tensor], learner: DistilledStudent) -> dict[str, Tensor]:
-    """Weights of the plain student that scores exactly like ``learner`` with weights ``state``.
+def fold(state: dict[str, Tensor], distilled: DistilledStudent) -> dict[str, Tensor]:
+    """Weights of the plain student that scores exactly like ``distilled`` with weights ``state``.
 
     Args:
-        state: full float32 weights of ``learner``, on one device.
-        learner: says which parts there are.
+        state: full float32 weights of ``distilled``, on one device.
+        distilled: says which parts there are.
     """
     plain = {name.removeprefix("student."): value for name, value in state.items() if name.startswith("student.")}
-    if learner.projected is None:
+    if distilled.projected is None:
         return plain
     prefix = "projected.projector."
     weights = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
     device = plain["items.weight"].device
-    teacher_NE = learner.projected.teacher_NE.to(device)
-    # Not the learner's own projector, whose weights ZeRO stage 3 keeps elsewhere.
-    untrained = learner.projected.config.model_copy(update={"projector_start": "random"})
+    teacher_NE = distilled.projected.teacher_NE.to(device)
+    # Not its own projector, whose weights ZeRO stage 3 keeps elsewhere.
+    untrained = distilled.projected.config.model_copy(update={"projector_start": "random"})
     trained = projector(teacher_NE, plain["items.weight"].shape[1], untrained).to(device)
     trained.load_state_dict(weights)
     with torch.no_grad():
-        part_ND = learner.projected.weight * trained(teacher_NE)
-    if "input" in learner.sides:
+        part_ND = distilled.projected.weight * trained(teacher_NE)
+    if "input" in distilled.sides:
         plain["items.weight"] = plain["items.weight"] + functional.pad(part_ND, (0, 0, 0, 1))
-    if "output" in learner.sides and "output.weight" in plain:
+    if "output" in distilled.sides and "output.weight" in plain:
         plain["output.weight"] = plain["output.weight"] + part_ND
     return plain

@@ -23,9 +23,9 @@ from student_train.models.student import Student
 _OPSET = 17
 
 
-def export_student(directory: Path, student: Student, name: str, shape: ModelConfig, items_file: Path) -> None:
+def export_student(directory: Path, student: Student, model: ModelConfig, items_file: Path) -> None:
     """Write the student's files (:mod:`data_prep.schema`) into an existing directory."""
-    config = {"student": name, "n_items": student.n_items, "shape": shape.model_dump()}
+    config = {"n_items": student.n_items, "model": model.model_dump()}
     (directory / STUDENT_CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n")
     weights = {key: value.detach().cpu().contiguous() for key, value in student.state_dict().items()}
     save_file(weights, directory / STUDENT_WEIGHTS_FILE)
@@ -73,8 +73,8 @@ class ExportedStudent:
         try:
             items = pq.read_metadata(directory / ITEMS_FILE).num_rows
             config = json.loads((directory / STUDENT_CONFIG_FILE).read_text())
-            shape = ModelConfig.model_validate(config["shape"])
-            student = Student(config["student"], shape, config["n_items"])
+            model = ModelConfig.model_validate(config["model"])
+            student = Student(model, config["n_items"])
             student.load_state_dict(load_file(directory / STUDENT_WEIGHTS_FILE))
         except (KeyError, ValueError, ValidationError, SafetensorError, RuntimeError) as error:
             reason = " ".join(str(error).split())[:200]

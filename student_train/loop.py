@@ -12,11 +12,11 @@ from cluster.engine import Engine
 from cluster.errors import TrainingError
 from data_prep.metrics import METRICS
 from student_train.config import TrainConfig
-from student_train.evaluation import evaluate, metric_means
 from student_train.distilled_student import DistilledStudent, fold
+from student_train.evaluation import evaluate, metric_means
+from student_train.models.student import Student
 from student_train.rows import Rows
 from student_train.training_loss import TrainingLoss
-from student_train.models.student import Student
 from student_train.transitions import Transitions
 
 SELECTION_METRIC = "ndcg@20"
@@ -49,19 +49,19 @@ class TrainerState:
     epoch: int = 0
     best_epoch: int = 0
     best: dict[str, float] = field(default_factory=dict)
-    best_state: dict[str, Tensor] = field(default_factory=dict)
+    best_weights: dict[str, Tensor] = field(default_factory=dict)
     history: list[dict[str, float]] = field(default_factory=list)
     seconds: float = 0.0
 
-    def record(self, metrics: dict[str, float], state: dict[str, Tensor]) -> None:
+    def record(self, metrics: dict[str, float], weights: dict[str, Tensor]) -> None:
         """Note an evaluation; keep the weights if it is the best so far."""
         self.history.append({"epoch": self.epoch, **metrics})
         if metrics[SELECTION_METRIC] > self.best.get(SELECTION_METRIC, -1.0):
-            self.best, self.best_state, self.best_epoch = metrics, state, self.epoch
+            self.best, self.best_weights, self.best_epoch = metrics, weights, self.epoch
 
 
 OnEvaluation = Callable[[TrainerState, Callable[[Path], None]], bool]
-"""Called after every evaluation with the progress and a function that writes a checkpoint into a directory; False ends
+"""Called after every evaluation with the state and a function that writes a checkpoint into a directory; False ends
 the training, and all workers have to agree on it."""
 
 
@@ -73,47 +73,46 @@ def fit(
     Args:
         config: what to train and how.
         data: this worker's rows, and what they are scored with.
-        on_evaluation: reports progress; may end the training.
+        on_evaluation: reports state; may end the training.
         resume: checkpoint directory to go on from.
 
     Returns:
-        The best student by validation NDCG@20, folded, and the progress.
+        The best student by validation NDCG@20, folded, and the state.
 
     Raises:
         TrainingError: loss or scores are not finite.
     """
-    learner = build(config, data)
-    trained = [parameter for parameter in learner.parameters() if parameter.requires_grad]
+    model = build(config, data)
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, config.learning_rate, weight_decay=config.weight_decay)
-    engine = Engine(learner, optimizer, config.engine, config.batch, config.weight_average)
-    progress = TrainerState(**engine.load(resume)) if resume else TrainerState()
+    engine = Engine(model, optimizer, config.deepspeed, config.batch_size, config.weight_average)
+    state = TrainerState(**engine.load(resume)) if resume else TrainerState()
     # A search may go on from a checkpoint with others than stand in it.
     engine.set_learning_rate(config.learning_rate)
     engine.set_weight_decay(config.weight_decay)
-    step = TrainingLoss(config, data.train_count, engine.device)
-    steps = -(-data.total_rows // (data.world_size * config.batch))
-    without = _untaught(engine, config, data)
-    goes_on = True
-    while goes_on and progress.epoch < config.epochs and not out_of_patience(progress, config):
+    training_loss = TrainingLoss(config, data.train_count, engine.device)
+    steps = -(-data.total_rows // (data.world_size * config.batch_size))
+    without = _yardstick(engine, config, data)
+    more = True
+    while more and state.epoch < config.epochs and not out_of_patience(state, config):
         started = time.perf_counter()
-        progress.epoch += 1
-        step.teacher_weight = trust(config, data.teacher_ndcg, without, progress.best)
-        learner.set_embedding_weight(config.distillation.ed_weight * step.teacher_weight)
-        loss = _epoch(engine, step, data, steps, progress.epoch)
-        if progress.epoch % config.evaluate_every == 0 or progress.epoch == config.epochs:
-            state = fold(engine.state_dict(), learner)
-            metrics = _validate(
-                engine, plain_student(config, data, state), data.validation, config.filter_history
-            )
-            progress.seconds += time.perf_counter() - started
-            progress.record(metrics | {"loss": loss}, state)
-            goes_on = on_evaluation(progress, lambda directory: engine.save(directory, asdict(progress)))
+        state.epoch += 1
+        training_loss.teacher_weight = teacher_weight(config, data.teacher_ndcg, without, state.best)
+        model.set_embedding_weight(config.distillation.ed_weight * training_loss.teacher_weight)
+        loss = _epoch(engine, training_loss, data, steps, state.epoch)
+        if state.epoch % config.evaluate_every == 0 or state.epoch == config.epochs:
+            weights = fold(engine.state_dict(), model)
+            plain = plain_student(config, data, weights)
+            metrics = _validate(engine, plain, data.validation, config.filter_history)
+            state.seconds += time.perf_counter() - started
+            state.record(metrics | {"loss": loss}, weights)
+            more = on_evaluation(state, lambda directory: engine.save(directory, asdict(state)))
         else:
-            progress.seconds += time.perf_counter() - started
-    return plain_student(config, data, progress.best_state).to(engine.device), progress
+            state.seconds += time.perf_counter() - started
+    return plain_student(config, data, state.best_weights).to(engine.device), state
 
 
-def trust(
+def teacher_weight(
     config: TrainConfig, teacher_ndcg: Mapping[str, float], yardstick: Mapping[str, float], best: Mapping[str, float]
 ) -> float:
     """How far to follow the teacher in the next epoch, in [0, 1].
@@ -141,7 +140,7 @@ def build(config: TrainConfig, data: TrainingData) -> DistilledStudent:
     """The model to train; the same weights on every worker."""
     torch.manual_seed(config.seed)
     n_items = len(data.train_count)
-    return DistilledStudent(config.student, config.model, n_items, data.teacher_embeddings, config.distillation)
+    return DistilledStudent(config.model, n_items, data.teacher_embeddings, config.distillation)
 
 
 def epoch_seed(config: TrainConfig, epoch: int, rank: int = 0) -> int:
@@ -156,18 +155,18 @@ def not_finite(loss: Tensor, place: str, row_id_B: Tensor) -> TrainingError:
     return TrainingError(f"loss is {loss.item()} at {place} (rows {rows} …): {advice}")
 
 
-def _epoch(engine: Engine, step: TrainingLoss, data: TrainingData, steps: int, epoch: int) -> float:
+def _epoch(engine: Engine, training_loss: TrainingLoss, data: TrainingData, steps: int, epoch: int) -> float:
     """One pass over this worker's rows; returns the mean loss over all workers."""
-    config = step.config
+    config = training_loss.config
     seed = epoch_seed(config, epoch, data.rank)
     # Dropout too, so that a resumed epoch draws what an undisturbed one does.
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     engine.module.train()
     total = torch.zeros((), device=engine.device)
-    for number, batch in enumerate(data.train.batches(config.batch, steps, generator)):
+    for number, batch in enumerate(data.train.batches(config.batch_size, steps, generator)):
         batch = batch.to(engine.device)
-        loss = step(engine, batch, generator).total
+        loss = training_loss(engine, batch, generator).total
         if not loss.isfinite():
             raise not_finite(loss, f"epoch {epoch}, step {number}, worker {data.rank}", batch.row_id)
         engine.backward(loss)
@@ -181,7 +180,7 @@ def _validate(engine: Engine, plain: Student, rows: Rows, filter_history: bool) 
     return metric_means(engine.mean(sums.to(engine.device)).cpu())
 
 
-def _untaught(engine: Engine, config: TrainConfig, data: TrainingData) -> dict[str, float]:
+def _yardstick(engine: Engine, config: TrainConfig, data: TrainingData) -> dict[str, float]:
     """Validation metrics of item transitions, if there is a teacher to judge; a collective call."""
     if not data.teacher_ndcg or not config.distillation.teacher_threshold:
         return {}
@@ -196,13 +195,13 @@ def yardstick_sums(data: TrainingData, filter_history: bool) -> Tensor:
     return evaluate(transitions, data.validation, torch.device("cpu"), filter_history)
 
 
-def plain_student(config: TrainConfig, data: TrainingData, state: dict[str, Tensor]) -> Student:
+def plain_student(config: TrainConfig, data: TrainingData, weights: dict[str, Tensor]) -> Student:
     """The student that holds folded weights."""
-    student = Student(config.student, config.model, len(data.train_count))
-    student.load_state_dict(state)
+    student = Student(config.model, len(data.train_count))
+    student.load_state_dict(weights)
     return student
 
 
-def out_of_patience(progress: TrainerState, config: TrainConfig) -> bool:
+def out_of_patience(state: TrainerState, config: TrainConfig) -> bool:
     """Whether the patience ran out."""
-    return progress.epoch - progress.best_epoch >= config.patience * config.evaluate_every
+    return state.epoch - state.best_epoch >= config.patience * config.evaluate_every

@@ -18,15 +18,15 @@ from student_train.config import TrainConfig
 from student_train.evaluation import scored, target_ranks
 from student_train.exported import export_student
 from student_train.labels import failed_rows, read_labels
-from student_train.loop import TrainingData, TrainerState
-from student_train.rows import Rows, read_rows
+from student_train.loop import TrainerState, TrainingData
 from student_train.models.student import Student
+from student_train.rows import Rows, read_rows
 
 CURVE_FILE = "curve.json"
 RESULT_FILE = "result.json"
 
 
-def measure(config: TrainConfig, data: TrainingData, student: Student, progress: TrainerState) -> dict[str, Any]:
+def measure(config: TrainConfig, data: TrainingData, student: Student, state: TrainerState) -> dict[str, Any]:
     """Evaluate the chosen student on test, once; a collective call.
 
     Returns:
@@ -39,19 +39,19 @@ def measure(config: TrainConfig, data: TrainingData, student: Student, progress:
     rank_all(student, rows, device)
     seconds = time.perf_counter() - started
     test = assess(student, rows, catalogue, device, data.rank, config.filter_history)
-    validation = {f"validation_{name}": value for name, value in progress.best.items() if name != "loss"}
+    validation = {f"validation_{name}": value for name, value in state.best.items() if name != "loss"}
     return {
         "metrics": validation
         | {f"test_{name}": value for name, value in test.items()}
         | {
             "test_seconds": float(mean_over_workers(torch.tensor(seconds))),
-            "train_seconds": progress.seconds,
-            "train_rows_per_second": data.total_rows * progress.epoch / progress.seconds,
+            "train_seconds": state.seconds,
+            "train_rows_per_second": data.total_rows * state.epoch / state.seconds,
         },
         "counts": {
             "parameters": sum(p.numel() for p in student.parameters()),
-            "epochs": progress.epoch,
-            "best_epoch": progress.best_epoch,
+            "epochs": state.epoch,
+            "best_epoch": state.best_epoch,
             "world_size": data.world_size,
         },
     }
@@ -86,23 +86,23 @@ def write_student(
     directory: Path,
     config: TrainConfig,
     student: Student,
-    progress: TrainerState,
+    state: TrainerState,
     outcome: dict[str, Any],
     ranks: pa.Table,
 ) -> None:
     """Write the exported student, its validation ranks, its learning curve and its figures into ``directory``."""
-    export_student(directory, student, config.student, config.model, config.dataset / ITEMS_FILE)
+    export_student(directory, student, config.model, config.dataset / ITEMS_FILE)
     pq.write_table(ranks, directory / RANKS_FILE)
-    (directory / CURVE_FILE).write_text(json.dumps(progress.history, indent=1) + "\n")
+    (directory / CURVE_FILE).write_text(json.dumps(state.history, indent=1) + "\n")
     (directory / RESULT_FILE).write_text(json.dumps(outcome, indent=1) + "\n")
 
 
-def progress_line(config: TrainConfig, progress: TrainerState) -> str:
+def progress_line(config: TrainConfig, state: TrainerState) -> str:
     """Epoch, loss, validation figures and the time that is left at most."""
-    now = progress.history[-1]
-    left = progress.seconds / progress.epoch * (config.epochs - progress.epoch)
+    now = state.history[-1]
+    left = state.seconds / state.epoch * (config.epochs - state.epoch)
     return (
-        f"{config.student}: epoch {progress.epoch}/{config.epochs}  loss {now['loss']:.4f}  validation HR@20 "
-        f"{now['hr@20']:.4f} NDCG@20 {now['ndcg@20']:.4f}  (best epoch {progress.best_epoch})  "
-        f"{progress.seconds:.0f} s, at most {left:.0f} s left"
+        f"{config.model.name}: epoch {state.epoch}/{config.epochs}  loss {now['loss']:.4f}  validation HR@20 "
+        f"{now['hr@20']:.4f} NDCG@20 {now['ndcg@20']:.4f}  (best epoch {state.best_epoch})  "
+        f"{state.seconds:.0f} s, at most {left:.0f} s left"
     )

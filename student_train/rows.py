@@ -1,6 +1,6 @@
 """A worker's rows as tensors: histories and targets from the data set's shards."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +9,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from cluster.errors import StaleInputError
 from data_prep.schema import Split, sequence_files
@@ -61,42 +60,14 @@ class Rows:
         """The rows on ``device``."""
         return self._map(lambda values: values.to(device))
 
-    def tensors(self) -> list[Tensor]:
-        """All of these; see :meth:`of`."""
-        return [self.row_id, self.history, self.target, *(vars(self.teacher).values() if self.teacher else ())]
-
-    @classmethod
-    def of(cls, tensors: Sequence[Tensor]) -> "Rows":
-        """The rows of :meth:`tensors`."""
-        row_id, history, target, *teacher = tensors
-        return cls(row_id, history, target, TeacherLabels(*teacher) if teacher else None)
-
     def _map(self, change: Callable[[Tensor], Tensor]) -> "Rows":
         teacher = self.teacher.map(change) if self.teacher else None
         return Rows(change(self.row_id), change(self.history), change(self.target), teacher)
 
     def batches(self, size: int, steps: int, generator: torch.Generator) -> Iterator["Rows"]:
         """``steps`` batches of ``size`` rows in random order, wrapping around where the rows do not suffice."""
-        yield from map(self.take, self.order(size, steps, generator))
-
-    def order(self, size: int, steps: int, generator: torch.Generator) -> Tensor:
-        """The rows [steps, size] of these batches."""
         order = torch.randperm(len(self), generator=generator)
-        return order.repeat(-(-steps * size // len(order)))[: steps * size].view(steps, size)
-
-
-def side_by_side(members: Sequence[Rows], padding: int) -> Rows:
-    """Rows [M, S, …] without teacher, filled up to the longest member's S with empty ones of id −1."""
-    longest = max(map(len, members))
-
-    def fill(values: Tensor, filler: int) -> Tensor:
-        return functional.pad(values, (0, 0) * (values.dim() - 1) + (0, longest - len(values)), value=filler)
-
-    return Rows(
-        torch.stack([fill(rows.row_id, -1) for rows in members]),
-        torch.stack([fill(rows.history, padding) for rows in members]),
-        torch.stack([fill(rows.target, 0) for rows in members]),
-    )
+        yield from map(self.take, order.repeat(-(-steps * size // len(order)))[: steps * size].view(steps, size))
 
 
 def read_rows(dataset: Path, split: Split, length: int, padding: int, rank: int = 0, world_size: int = 1) -> Rows:

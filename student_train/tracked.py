@@ -7,9 +7,9 @@ from pathlib import Path
 from cluster.mlflow_client import ServerAway
 from cluster.storage import read_manifest
 from cluster.tracking import Tracker
+from model_registry.register import register_student
 from student_train.config import TrainConfig
 from student_train.outcome import CURVE_FILE
-from model_registry.register import register_student
 
 _BY_EPOCH = "validation_"
 
@@ -23,7 +23,7 @@ def tracked(config: TrainConfig, inputs: Mapping[str, str], training: Callable[[
         ConfigError: the tracking server refuses.
     """
     tracker = Tracker(config.tracking)
-    with tracker.run(f"train {config.student}") as run:
+    with tracker.run(f"train {config.model.name}") as run:
         run.log_params(config)
         run.set_tags({f"fingerprint.{name}": value for name, value in inputs.items()})
         output = training()

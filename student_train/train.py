@@ -12,17 +12,18 @@ from ray.train import Checkpoint
 from safetensors.torch import load_file
 
 from cluster.errors import ConfigError, StaleInputError
+from cluster.identity import digest
 from cluster.ray_session import ray_session
-from cluster.storage import Manifest, check_free, check_made_from, output_directory, read_manifest
-from cluster.workers import Payload, last_checkpoint, run_workers
+from cluster.storage import Manifest, check_free, check_made_from, fingerprint, output_directory, read_manifest
+from cluster.workers import Payload, checkpoint_storage, last_checkpoint, run_workers
 from data_prep.schema import EMBEDDINGS_FILE, EMBEDDINGS_TENSOR, ITEMS_FILE
 from student_train.config import DistillationConfig, TrainConfig
+from student_train.distillation import feature_based
+from student_train.distilled_student import check_sides
 from student_train.evaluation import protocol
 from student_train.labels import failed_rows, read_labels
-from student_train.distilled_student import check_sides
-from student_train.loop import TrainingData, TrainerState, fit
+from student_train.loop import TrainerState, TrainingData, fit
 from student_train.outcome import RESULT_FILE, measure, progress_line, validation_ranks, write_student
-from student_train.components import FEATURE_BASED
 from student_train.rows import read_rows
 
 
@@ -55,16 +56,28 @@ def _train(config: TrainConfig, inputs: dict[str, str], start_from: Path | None)
         ) as draft,
     ):
         payload = {"config": config.model_dump(mode="json"), "start_from": str(start_from) if start_from else None}
-        run_workers(train_worker, payload, config.workers, f"train-{config.student}", draft.path)
+        run_workers(
+            train_worker,
+            payload,
+            config.resources,
+            name=f"train-{digest(config, inputs | _started(start_from))}",
+            storage=checkpoint_storage(config.storage, config.output),
+            max_failures=config.max_failures,
+            output=draft.path,
+        )
         outcome = json.loads((draft.path / RESULT_FILE).read_text())
         (draft.path / RESULT_FILE).unlink()
         draft.metrics, draft.counts = outcome["metrics"], outcome["counts"]
     print(
-        f"{config.output}: {config.student}, test HR@20 {draft.metrics['test_hr@20']:.4f} NDCG@20 "
+        f"{config.output}: {config.model.name}, test HR@20 {draft.metrics['test_hr@20']:.4f} NDCG@20 "
         f"{draft.metrics['test_ndcg@20']:.4f} ({protocol(config.filter_history, prepared)}), "
         f"{draft.counts['parameters']:,} parameters"
     )
     return config.output
+
+
+def _started(start_from: Path | None) -> dict[str, str]:
+    return {"start_from": fingerprint(start_from)} if start_from else {}
 
 
 def check_inputs(config: TrainConfig) -> dict[str, str]:
@@ -86,7 +99,7 @@ def check_inputs(config: TrainConfig) -> dict[str, str]:
 
 def _needs_embeddings(distillation: DistillationConfig) -> str:
     """The setting that needs the teacher's item embeddings, or an empty text."""
-    if distillation.strategy in FEATURE_BASED and distillation.lam:
+    if distillation.lam and feature_based(distillation.strategy):
         return f"`distillation.strategy` = {distillation.strategy}"
     if distillation.uses_teacher_embeddings:
         return f"`distillation.embedding` = {distillation.embedding}"
@@ -150,21 +163,28 @@ def train_worker(payload: Payload) -> None:
     context = ray_train.get_context()
     data = load_data(config, context.get_world_rank(), context.get_world_size())
 
-    def on_evaluation(progress: TrainerState, save: Callable[[Path], None]) -> bool:
+    def on_evaluation(state: TrainerState, save: Callable[[Path], None]) -> bool:
         if data.rank == 0:
-            print(progress_line(config, progress), flush=True)
-        if config.workers.max_failures:
+            print(progress_line(config, state), flush=True)
+        if config.max_failures:
             with tempfile.TemporaryDirectory() as directory:
                 save(Path(directory))
-                ray_train.report({"epoch": progress.epoch}, checkpoint=Checkpoint.from_directory(directory))
+                ray_train.report({"epoch": state.epoch}, checkpoint=Checkpoint.from_directory(directory))
         return True
 
-    start = Path(payload["start_from"]) if payload["start_from"] else None
-    student, progress = fit(config, data, on_evaluation, last_checkpoint() or start)
-    outcome = measure(config, data, student, progress)
+    with last_checkpoint() as checkpoint:
+        if checkpoint and (checkpoint / RESULT_FILE).is_file():  # stopped after the end, before the student was taken
+            _report(checkpoint, data.rank)
+            return
+        start = Path(payload["start_from"]) if payload["start_from"] else None
+        student, state = fit(config, data, on_evaluation, checkpoint or start)
+    outcome = measure(config, data, student, state)
     ranks = validation_ranks(config, data, student)
     with tempfile.TemporaryDirectory() as directory:
         if data.rank == 0:
-            write_student(Path(directory), config, student, progress, outcome, ranks)
-        checkpoint = Checkpoint.from_directory(directory) if data.rank == 0 else None
-        ray_train.report({"done": True}, checkpoint=checkpoint)
+            write_student(Path(directory), config, student, state, outcome, ranks)
+        _report(Path(directory), data.rank)
+
+
+def _report(student: Path, rank: int) -> None:
+    ray_train.report({"done": True}, checkpoint=Checkpoint.from_directory(student) if rank == 0 else None)

@@ -1,18 +1,16 @@
 """The loss of one batch: a plain function of tensors."""
 
 from collections.abc import Callable
-from copy import copy
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from student_train.cloze import cloze
-from student_train.config import TrainConfig, dro_weight, on
-from student_train.distillation import DistillationBatch, ranking
+from student_train.config import TrainConfig, dro_weight
+from student_train.distillation import DistillationBatch, response_based
 from student_train.distilled_student import StudentOutput
-from student_train.memberwise import drawn
-from student_train.losses import objective
+from student_train.losses import student_loss
 from student_train.losses.base import Items
 from student_train.losses.dro import dro, propensity
 from student_train.rows import Rows, TeacherLabels
@@ -69,9 +67,9 @@ class TrainingLoss:
 
     def __init__(self, config: TrainConfig, train_count_N: Tensor, device: torch.device | str = "cpu") -> None:
         self.config = config
-        self.objective = objective(config.loss)
-        self.ranking = ranking(config.distillation.strategy) if config.distillation.lam else None
-        self.teacher_weight: float | Tensor = 1.0
+        self.student_loss = student_loss(config.loss)
+        self.strategy = response_based(config.distillation.strategy) if config.distillation.lam else None
+        self.teacher_weight: float = 1.0
         """Share of the distillation's weights that counts: falls as the student overtakes the teacher."""
         self.dro_weight = dro_weight(config)
         self.propensity_N = propensity(train_count_N).to(device)
@@ -86,69 +84,57 @@ class TrainingLoss:
             batch: its rows, with teacher lists if the student is distilled.
             generator: of all that is sampled.
         """
-        return self.losses(model, batch, self.with_cloze(batch, generator), generator)
-
-    def weighed(self, config: TrainConfig, teacher_weight: float | Tensor) -> "TrainingLoss":
-        """The same step with the weights of another config and trust."""
-        other = copy(self)
-        other.config, other.teacher_weight = config, teacher_weight
-        other.objective, other.dro_weight = objective(config.loss), dro_weight(config)
-        return other
-
-    def losses(self, model: Scorer, batch: Rows, both: Rows, generator: torch.Generator) -> Losses:
-        """The same from :meth:`with_cloze`'s rows; of these, rows with a negative id do not count."""
         distillation = self.config.distillation
-        strategy = self.ranking if batch.teacher else None
-        scored, feature_loss = self._score(model, both, strategy is not None, generator)
-        own, hidden = scored.parted(len(batch))
-        none = own.every_BN.new_zeros(())
-        losses = Losses(self._student_loss(own).mean(), none, self.teacher_weight * distillation.lam * feature_loss, none)
+        strategy = self.strategy if batch.teacher else None
+        both = self._with_cloze(batch, generator)
+        scores, feature_loss = self._score(model, both, strategy is not None, generator)
+        own, hidden = scores.parted(len(batch))
+        none, weight = own.every_BN.new_zeros(()), self.teacher_weight * distillation.lam
+        losses = Losses(self._student_loss(own).mean(), none, weight * feature_loss, none)
         if hidden:
-            counts_H = both.row_id[len(batch) :] >= 0
-            mean = (self._student_loss(hidden) * counts_H).sum() / counts_H.sum().clamp(min=1)
-            losses.cloze = self.teacher_weight * distillation.cloze * mean
-        if on(self.dro_weight):
+            losses.cloze = self.teacher_weight * distillation.cloze * self._student_loss(hidden).mean()
+        if self.dro_weight:
             beta = self.config.loss.dro_beta
             losses.dro = self.dro_weight * dro(own.every_BN, batch.target, self.propensity_N, beta)
         if strategy and batch.teacher:
-            lesson = self._lesson(own, batch.teacher, generator)
-            losses.distillation = self.teacher_weight * distillation.lam * strategy(lesson)
+            losses.distillation = weight * strategy(self._distillation_batch(own, batch.teacher, generator))
         return losses
 
-    def with_cloze(self, batch: Rows, generator: torch.Generator) -> Rows:
+    def _with_cloze(self, batch: Rows, generator: torch.Generator) -> Rows:
         """The batch, followed by its Cloze rows if they are asked for, so that the model runs once."""
         distillation = self.config.distillation
-        if batch.teacher is None or not distillation.uses_teacher_embeddings or not on(distillation.cloze):
+        if batch.teacher is None or not distillation.uses_teacher_embeddings or not distillation.cloze:
             return batch
         return batch.followed_by(cloze(batch, len(self.popularity_N), generator))
 
-    def _score(self, model: Scorer, batch: Rows, ranked: bool, generator: torch.Generator) -> tuple[BatchScores, Tensor]:
-        sampled_BM = drawn(self._draw, generator, batch.target, batch.history)
+    def _score(
+        self, model: Scorer, batch: Rows, ranked: bool, generator: torch.Generator
+    ) -> tuple[BatchScores, Tensor]:
+        sampled_BM = self.student_loss.draw(batch.target, batch.history, self.popularity_N, generator)
         items = Items(batch.target, sampled_BM, self.popularity_N)
         items_BM = torch.cat([batch.target[:, None], sampled_BM], dim=1)
-        every = self.objective.full or on(self.dro_weight) or ranked
-        learned = model(batch.history, None if every else items_BM)
-        scores = learned.scores.float()
-        return BatchScores(scores, scores.gather(1, items_BM) if every else scores, items), learned.feature_loss
+        every = self.student_loss.full or self.dro_weight > 0 or ranked
+        output = model(batch.history, None if every else items_BM)
+        scores = output.scores.float()
+        return BatchScores(scores, scores.gather(1, items_BM) if every else scores, items), output.feature_loss
 
-    def _draw(self, generator: torch.Generator, target_B: Tensor, history_BL: Tensor) -> Tensor:
-        return self.objective.draw(target_B, history_BL, self.popularity_N, generator)
+    def _student_loss(self, scores: BatchScores) -> Tensor:
+        negatives = scores.every_BN if self.student_loss.full else scores.scores_BM[:, 1:]
+        return self.student_loss.loss(scores.scores_BM[:, 0], negatives, scores.items)
 
-    def _student_loss(self, scored: BatchScores) -> Tensor:
-        negatives = scored.every_BN if self.objective.full else scored.scores_BM[:, 1:]
-        return self.objective.loss(scored.scores_BM[:, 0], negatives, scored.items)
-
-    def _lesson(self, scored: BatchScores, teacher: TeacherLabels, generator: torch.Generator) -> DistillationBatch:
+    def _distillation_batch(
+        self, scores: BatchScores, teacher: TeacherLabels, generator: torch.Generator
+    ) -> DistillationBatch:
         return DistillationBatch(
-            scores_BN=scored.every_BN,
-            target_B=scored.items.target_B,
+            scores_BN=scores.every_BN,
+            target_B=scores.items.target_B,
             teacher=teacher,
-            negative_BM=scored.scores_BM[:, 1:],
+            negative_BM=scores.scores_BM[:, 1:],
             popularity_N=self.popularity_N,
             propensity_N=self.propensity_N,
             dro_weight=self.dro_weight,
             dro_beta=self.config.loss.dro_beta,
             config=self.config.distillation,
-            objective=self.objective,
+            student_loss=self.student_loss,
             generator=generator,
         )

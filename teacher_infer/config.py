@@ -3,45 +3,47 @@
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from cluster.config import ClusterConfig, Config
+from cluster.config import ClusterConfig, Config, NoEffect, ResourcesConfig
 from data_prep.schema import SPLITS, Split
 
 
 class VllmConfig(Config):
-    """How one vLLM engine runs and what it takes from the cluster."""
+    """How one vLLM engine runs."""
 
-    cpus: float = Field(1, gt=0, description="CPUs per engine.")
-    gpu: bool = Field(False, description="Run on GPUs, tensor × pipeline parallel sizes of them per engine.")
-    autoscale: bool = Field(False, description="The cluster grows on demand: wait for engines that do not fit yet.")
-    tensor_parallel_size: int = Field(1, ge=1, description="GPUs that every layer is spread over.")
-    pipeline_parallel_size: int = Field(1, ge=1, description="Stages that the layers are divided into.")
-    gpu_memory_utilization: float = Field(0.9, gt=0, le=1, description="Share of a GPU's memory an engine may take.")
-    kv_cache_memory_bytes: int = Field(256 << 20, ge=1 << 20, description="Key/value cache of an engine on CPU, bytes.")
+    tensor_parallel_size: NoEffect[int] = Field(1, ge=1, description="GPUs that every layer is spread over.")
+    pipeline_parallel_size: NoEffect[int] = Field(1, ge=1, description="Stages that the layers are divided into.")
+    gpu_memory_utilization: NoEffect[float] = Field(
+        0.9, gt=0, le=1, description="Share of a GPU's memory an engine may take."
+    )
+    kv_cache_memory_bytes: NoEffect[int] = Field(
+        256 << 20, ge=1 << 20, description="Key/value cache of an engine on CPU, bytes."
+    )
     dtype: Literal["float32", "bfloat16", "float16", "auto"] = Field("float32", description="Number format of weights.")
     quantization: str | None = Field(
         None,
         description="How vLLM quantises the weights (fp8 …, on a GPU); none takes what the model's config says.",
     )
-    lora: Path | None = Field(None, description="LoRA adapter directory (PEFT) to apply to the model.")
+    lora: NoEffect[Path | None] = Field(None, description="LoRA adapter directory (PEFT) to apply to the model.")
     max_model_len: int | None = Field(None, ge=16, description="Longest sequence, tokens; none takes the model's.")
-    max_num_seqs: int = Field(256, ge=1, description="Sequences that are decoded together.")
-    block_size: int = Field(32, ge=1, description="Tokens per cache block on CPU; small ones share short prefixes.")
-    prefix_caching: bool = Field(True, description="Keep the keys and values of prompts that share a beginning.")
-    enforce_eager: bool = Field(True, description="Do not compile the model; turn off for large models on GPUs.")
-
-    @property
-    def gpus(self) -> int:
-        """GPUs per engine."""
-        return self.tensor_parallel_size * self.pipeline_parallel_size if self.gpu else 0
+    max_num_seqs: NoEffect[int] = Field(256, ge=1, description="Sequences that are decoded together.")
+    block_size: NoEffect[int] = Field(
+        32, ge=1, description="Tokens per cache block on CPU; small ones share short prefixes."
+    )
+    prefix_caching: NoEffect[bool] = Field(
+        True, description="Keep the keys and values of prompts that share a beginning."
+    )
+    enforce_eager: NoEffect[bool] = Field(
+        True, description="Do not compile the model; turn off for large models on GPUs."
+    )
 
 
 class LabelConfig(Config):
     """Label the rows of a data set with a teacher: its ranking, its scores and its item embeddings."""
 
-    dataset: Path = Field(Path("runs/dataset"), description="Data set directory (verb prepare).")
-    teacher: str = Field(
+    dataset: NoEffect[Path] = Field(Path("runs/dataset"), description="Data set directory (verb prepare).")
+    teacher: NoEffect[str] = Field(
         "runs/teacher", min_length=1, description="HF model directory, or minilm (the pip-installed all-MiniLM-L6-v2)."
     )
     ranking: Literal["ground", "beam", "score", "embed"] = Field(
@@ -52,16 +54,20 @@ class LabelConfig(Config):
     top_k: int = Field(20, ge=1, description="Items kept per row, best first.")
     splits: tuple[Split, ...] = Field(SPLITS, min_length=1, description="Splits to label.")
     rows_per_shard: int = Field(1024, ge=1, description="Rows labelled and committed together.")
-    workers: int = Field(1, ge=1, description="vLLM engines at work side by side, at least.")
-    max_workers: int | None = Field(None, ge=1, description="Most engines where the cluster has room; none: workers.")
-    placement_timeout: float = Field(600, gt=0, description="Seconds to wait for room for the engines.")
-    progress_timeout: float = Field(
+    resources: NoEffect[ResourcesConfig] = ResourcesConfig()
+    max_workers: NoEffect[int | None] = Field(
+        None, ge=1, description="Most engines where the cluster has room; none: resources.workers."
+    )
+    placement_timeout: NoEffect[float] = Field(600, gt=0, description="Seconds to wait for room for the engines.")
+    progress_timeout: NoEffect[float] = Field(
         3600,
         gt=0,
         description="Seconds without a finished shard after which the job ends, as where machines are lost for good; "
         "loading an engine and labelling a shard must fit in.",
     )
-    max_failures: float = Field(0.01, ge=0, le=1, description="Share of the rows that may fail before the job stops.")
+    max_failures: NoEffect[float] = Field(
+        0.01, ge=0, le=1, description="Share of the rows that may fail before the job stops."
+    )
     max_new_tokens: int = Field(32, ge=1, description="Longest generated title, tokens (ground).")
     beams: int | None = Field(
         None, ge=1, description="Beams: none is greedy for ground and as many as top_k for beam, which needs no fewer."
@@ -69,7 +75,7 @@ class LabelConfig(Config):
     length_normalised: bool = Field(
         False, description="Rank titles by log-probability per token instead of their whole one (beam, score)."
     )
-    candidates: Path | None = Field(
+    candidates: NoEffect[Path | None] = Field(
         None, description="Label directory whose lists are the candidates; none takes the whole catalogue (score)."
     )
     history: Literal["mean", "text"] = Field(
@@ -86,12 +92,21 @@ class LabelConfig(Config):
     exclude_history: bool | None = Field(
         None, description="Leave items of the history out of the ranking; none does so for embed only."
     )
-    grounding_memory: int = Field(
+    grounding_memory: NoEffect[int] = Field(
         512 << 20,
         ge=1 << 20,
         description="Most bytes that ranking by distance may take; item embeddings of as many at most are kept beside.",
     )
-    engine: VllmConfig = VllmConfig()
-    output: Path = Field(Path("runs/labels"), description="Label directory to write.")
-    overwrite: bool = Field(False, description="Label anew what is finished or was begun with something else.")
-    cluster: ClusterConfig = ClusterConfig()
+    vllm: VllmConfig = VllmConfig()
+    output: NoEffect[Path] = Field(Path("runs/labels"), description="Label directory to write.")
+    overwrite: NoEffect[bool] = Field(
+        False, description="Label anew what is finished or was begun with something else."
+    )
+    cluster: NoEffect[ClusterConfig] = ClusterConfig()
+
+    @model_validator(mode="after")
+    def _gpus_fit(self) -> "LabelConfig":
+        spread = self.vllm.tensor_parallel_size * self.vllm.pipeline_parallel_size
+        if self.resources.gpus and spread > 1 and self.resources.gpus != spread:
+            raise ValueError(f"resources.gpus is {self.resources.gpus:g}, but an engine is spread over {spread} GPUs")
+        return self

@@ -65,16 +65,16 @@ class VllmEngine:
         ModelError: vLLM cannot load the model or the adapter.
     """
 
-    def __init__(self, model: Path, task: Task, config: VllmConfig) -> None:
+    def __init__(self, model: Path, task: Task, config: VllmConfig, gpu: bool = False) -> None:
         from vllm import LLM
         from vllm.lora.request import LoRARequest
 
         rank = lora_rank(config.lora) if config.lora else None
         self._lora = LoRARequest(config.lora.name or "adapter", 1, str(config.lora)) if config.lora else None
-        if _eager(config):
+        if _eager(config, gpu):
             torch.compiler.set_stance("force_eager")  # vLLM compiles parts of its sampler all the same: 40 s on a CPU
         try:
-            self._llm = LLM(**_arguments(model, task, config, rank))
+            self._llm = LLM(**_arguments(model, task, config, rank, gpu))
         except LOAD_ERRORS as error:
             adapter = f" with the adapter {config.lora}" if config.lora else ""
             reason = " ".join(str(error).split())[:300]
@@ -267,13 +267,13 @@ def lora_rank(adapter: Path) -> int:
     return fitting[0]
 
 
-def _arguments(model: Path, task: Task, config: VllmConfig, rank: int | None) -> dict[str, Any]:
+def _arguments(model: Path, task: Task, config: VllmConfig, rank: int | None, gpu: bool) -> dict[str, Any]:
     arguments: dict[str, Any] = {
         "model": str(model),
         "dtype": config.dtype,
         "quantization": config.quantization,
         "max_num_seqs": config.max_num_seqs,
-        "enforce_eager": _eager(config),
+        "enforce_eager": _eager(config, gpu),
         "tensor_parallel_size": config.tensor_parallel_size,
         "pipeline_parallel_size": config.pipeline_parallel_size,
         "enable_prefix_caching": config.prefix_caching and task == "generate",
@@ -284,16 +284,16 @@ def _arguments(model: Path, task: Task, config: VllmConfig, rank: int | None) ->
         arguments["max_model_len"] = config.max_model_len
     if rank:
         arguments |= {"enable_lora": True, "max_lora_rank": rank}
-    if config.gpu:
+    if gpu:
         arguments["gpu_memory_utilization"] = config.gpu_memory_utilization
     else:
         arguments |= {"kv_cache_memory_bytes": config.kv_cache_memory_bytes, "block_size": config.block_size}
     return arguments | (_pooling(is_causal(model)) if task == "embed" else {})
 
 
-def _eager(config: VllmConfig) -> bool:
+def _eager(config: VllmConfig, gpu: bool) -> bool:
     # On a CPU, vLLM makes room for what pipeline stages hand on only while it compiles.
-    return config.enforce_eager and (config.gpu or config.pipeline_parallel_size == 1)
+    return config.enforce_eager and (gpu or config.pipeline_parallel_size == 1)
 
 
 def _pooling(causal: bool) -> dict[str, Any]:

@@ -39,12 +39,11 @@ class Engines:
             ModelError: vLLM cannot load the model.
         """
         if task not in self._open:
-            engine = self._job.config.engine
-            torch.set_num_threads(max(1, int(engine.cpus)))
-            room = engine.gpu_memory_utilization / self._share
-            self._open[task] = VllmEngine(
-                self._job.model, task, engine.model_copy(update={"gpu_memory_utilization": room})
-            )
+            resources, vllm = self._job.config.resources, self._job.config.vllm
+            torch.set_num_threads(max(1, int(resources.cpus)))
+            room = vllm.gpu_memory_utilization / self._share
+            vllm = vllm.model_copy(update={"gpu_memory_utilization": room})
+            self._open[task] = VllmEngine(self._job.model, task, vllm, gpu=resources.gpus > 0)
         return self._open[task]
 
     def close(self) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.errors import ConfigError, StaleInputError, UserError
+from cluster.identity import deciding
 from cluster.ray_session import ray_session
 from cluster.storage import MANIFEST_FILE, Draft, Manifest, check_made_from, fingerprint, read_manifest, write_manifest
 from cluster.text import aligned
@@ -22,17 +23,11 @@ from teacher_infer.labeller import Label
 from teacher_infer.locate import locate_teacher
 from teacher_infer.pool import work_through
 from teacher_infer.progress import Progress
-from teacher_infer.store import VERB, Chunk, plan
 from teacher_infer.stats import Stats
-
-NOT_IN_THE_LABELS = {
-    *("dataset", "teacher", "candidates", "output", "overwrite", "cluster", "engine", "grounding_memory"),
-    *("workers", "max_workers", "placement_timeout", "progress_timeout", "max_failures"),
-}
-IN_THE_ENGINE = {"dtype", "quantization", "max_model_len"}
+from teacher_infer.store import VERB, Chunk, plan
 
 
-def teach(config: LabelConfig) -> Path:
+def label(config: LabelConfig) -> Path:
     """Label what is not labelled yet and write item embeddings, label shards and the teacher's own metrics.
 
     Raises:
@@ -72,7 +67,7 @@ def _prepare(config: LabelConfig) -> tuple[Job, dict[str, str]]:
     }
     if config.candidates:
         inputs["candidates"] = _check_candidates(config, config.candidates, dataset)
-    adapter = config.engine.lora or located.adapter
+    adapter = config.vllm.lora or located.adapter
     if adapter:
         inputs["adapter"] = fingerprint(adapter)
     return Job(_resolved(config, adapter), located.model.absolute()), inputs
@@ -114,14 +109,14 @@ def _resolved(config: LabelConfig, adapter: Path | None) -> LabelConfig:
     paths = {"dataset": config.dataset, "output": config.output, "candidates": config.candidates}
     absolute = {name: path.absolute() for name, path in paths.items() if path}
     beams = config.top_k if config.ranking == "beam" and config.beams is None else config.beams
-    engine = config.engine.model_copy(update={"lora": adapter.absolute() if adapter else None})
-    return config.model_copy(update={"exclude_history": exclude, "beams": beams, "engine": engine, **absolute})
+    vllm = config.vllm.model_copy(update={"lora": adapter.absolute() if adapter else None})
+    return config.model_copy(update={"exclude_history": exclude, "beams": beams, "vllm": vllm, **absolute})
 
 
 def _settings(config: LabelConfig) -> dict[str, Any]:
     """What the labels depend on beside their inputs."""
-    settings = config.model_dump(mode="json", exclude=NOT_IN_THE_LABELS)
-    return settings | config.engine.model_dump(mode="json", include=IN_THE_ENGINE)
+    settings = deciding(config)
+    return settings | settings.pop("vllm")
 
 
 def _label(job: Job, chunks: Sequence[Chunk], missing: Sequence[Chunk]) -> None:

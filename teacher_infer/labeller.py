@@ -20,8 +20,8 @@ from teacher_infer.rankers import Ranked, Ranker, Rows
 from teacher_infer.rankers.embed import Embed
 from teacher_infer.rankers.ground import Ground
 from teacher_infer.rankers.likelihood import Likelihood
-from teacher_infer.store import Chunk
 from teacher_infer.stats import Stats
+from teacher_infer.store import Chunk
 
 TRIES = 2
 GIVEN_UP = 8  # rows that fail one after the other, with new engines each, from which on the fault is not the rows'
@@ -112,9 +112,9 @@ def open_ranker(job: Job, titles: Sequence[str], engines: Engines) -> Ranker:
     config = job.config
     if config.ranking in ("beam", "score"):
         return Likelihood(titles, lambda: engines("generate"), config)
-    torch.set_num_threads(max(1, int(config.engine.cpus)))
+    torch.set_num_threads(max(1, int(config.resources.cpus)))
     items_NE = _items(config)
-    device = "cuda" if config.engine.gpu else "cpu"
+    device = "cuda" if config.resources.gpus else "cpu"
     if config.ranking == "embed":
         catalogue = Catalogue(items_NE, Embed.kind, config.grounding_memory, device)
         return Embed(titles, items_NE, catalogue, lambda: engines("embed"), read_whitening(job), config)

@@ -13,7 +13,6 @@ from ray.exceptions import GetTimeoutError, RayActorError
 
 from cluster.errors import ClusterError, ConfigError, ModelError, UserError
 from cluster.resources import check_resources
-from teacher_infer.config import LabelConfig
 from teacher_infer.job import Job
 
 PIECE, RESULT, FAILURE = "piece", "result", "failure"
@@ -65,10 +64,10 @@ def work_through(work: type[Work], job: Job, pieces: Sequence[Any]) -> Iterator[
             time.
     """
     config = job.config
-    each = _resources(config)
-    asked = {name: amount * config.workers for name, amount in each.items()}
-    if not config.engine.autoscale:
-        check_resources(f"{config.workers} vLLM workers", asked, "lower --workers")
+    resources, each = config.resources, config.resources.per_worker()
+    asked = {name: amount * resources.workers for name, amount in each.items()}
+    if not resources.autoscale:
+        check_resources(f"{resources.workers} vLLM workers", asked, "lower --resources.workers")
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.wait_for_min_actors_s = config.placement_timeout
@@ -78,9 +77,10 @@ def work_through(work: type[Work], job: Job, pieces: Sequence[Any]) -> Iterator[
         Actor,
         fn_constructor_kwargs={"work": work, "job": job, "driver": os.uname().nodename},
         batch_size=1,
-        compute=ActorPoolStrategy(min_size=config.workers, max_size=max(config.workers, config.max_workers or 0)),
+        compute=ActorPoolStrategy(min_size=resources.workers, max_size=max(resources.workers, config.max_workers or 0)),
         num_cpus=each["CPU"],
-        num_gpus=each["GPU"],
+        num_gpus=resources.gpus,
+        accelerator_type=resources.accelerator_type,
         ray_remote_args_fn=lambda: {"max_task_retries": RETRIES},
     )
     try:
@@ -91,7 +91,7 @@ def work_through(work: type[Work], job: Job, pieces: Sequence[Any]) -> Iterator[
     except ExecutionTimeoutError as error:
         raise ClusterError(
             f"nothing was finished for {config.progress_timeout:g} s: machines are lost or a worker hangs; see that "
-            "the cluster has what --workers ask for, or raise --progress-timeout; the same command goes on"
+            "the cluster has what --resources.workers ask for, or raise --progress-timeout; the same command goes on"
         ) from error
     except RayActorError as error:
         raise ModelError(
@@ -103,11 +103,6 @@ def work_through(work: type[Work], job: Job, pieces: Sequence[Any]) -> Iterator[
         wanted = ", ".join(f"{amount:g} {name}" for name, amount in asked.items() if amount)
         have = ", ".join(f"{free.get(name, 0):g} {name}" for name, amount in asked.items() if amount)
         raise ConfigError(
-            f"{config.workers} vLLM workers found no room within {config.placement_timeout:g} s: they ask for "
-            f"{wanted}, free are {have}: wait for other jobs, lower --workers or raise --placement-timeout"
+            f"{resources.workers} vLLM workers found no room within {config.placement_timeout:g} s: they ask for "
+            f"{wanted}, free are {have}: wait for other jobs, lower --resources.workers or raise --placement-timeout"
         ) from error
-
-
-def _resources(config: LabelConfig) -> dict[str, float]:
-    """What one actor takes."""
-    return {"CPU": config.engine.cpus, "GPU": config.engine.gpus}

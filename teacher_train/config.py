@@ -5,16 +5,16 @@ from typing import Literal
 
 from pydantic import Field
 
-from cluster.config import ClusterConfig, Config, EngineConfig, ResourcesConfig
+from cluster.config import ClusterConfig, Config, DeepSpeedConfig, NoEffect, ResourcesConfig
 
 
-class ModelConfig(Config):
+class TeacherModelConfig(Config):
     """A small Llama-architecture model to train from scratch."""
 
-    layers: int = Field(2, ge=1, description="Transformer layers.")
-    width: int = Field(256, ge=32, description="Hidden size.")
-    heads: int = Field(8, ge=1, description="Attention heads; width / heads must be 32 or 64.")
-    vocabulary: int = Field(4096, ge=512, description="Largest vocabulary of the byte-level BPE tokenizer.")
+    num_layers: int = Field(2, ge=1, description="Transformer layers.")
+    hidden_size: int = Field(256, ge=32, description="Hidden size.")
+    num_heads: int = Field(8, ge=1, description="Attention heads; hidden_size / num_heads must be 32 or 64.")
+    vocab_size: int = Field(4096, ge=512, description="Largest vocabulary of the byte-level BPE tokenizer.")
 
 
 class LoraConfig(Config):
@@ -32,9 +32,11 @@ class LoraConfig(Config):
 class TrainTeacherConfig(Config):
     """Train a small LLM from scratch, or fine-tune one, to name the next title of a history."""
 
-    dataset: Path = Field(Path("runs/dataset"), description="Data set directory (verb prepare).")
-    start_from: Path | None = Field(None, description="HF causal LM directory to start from; none trains from scratch.")
-    model: ModelConfig = ModelConfig()
+    dataset: NoEffect[Path] = Field(Path("runs/dataset"), description="Data set directory (verb prepare).")
+    start_from: NoEffect[Path | None] = Field(
+        None, description="HF causal LM directory to start from; none trains from scratch."
+    )
+    model: TeacherModelConfig = TeacherModelConfig()
     lora: LoraConfig = LoraConfig()
     learn_from: Literal["response", "titles"] = Field(
         "response", description="Tokens with a loss: the response only, or the titles of the history as well."
@@ -52,9 +54,13 @@ class TrainTeacherConfig(Config):
     evaluations: int = Field(1, ge=1, description="Evaluations on validation rows per epoch.")
     patience: int = Field(3, ge=1, description="Evaluations without gain before stopping.")
     seed: int = Field(0, ge=0, description="Seed of weights, rows and order.")
-    resume: bool = Field(True, description="Keep checkpoints, so that the same command goes on after a stop.")
-    engine: EngineConfig = EngineConfig()
-    workers: ResourcesConfig = ResourcesConfig()
-    output: Path = Field(Path("runs/teacher"), description="Teacher directory to write (HF format).")
-    overwrite: bool = Field(False, description="Replace an earlier teacher in the output directory.")
-    cluster: ClusterConfig = ClusterConfig()
+    resume: NoEffect[bool] = Field(True, description="Keep checkpoints, so that the same command goes on after a stop.")
+    deepspeed: DeepSpeedConfig = DeepSpeedConfig()
+    resources: ResourcesConfig = ResourcesConfig()
+    max_failures: NoEffect[int] = Field(0, ge=0, description="Restarts from the last checkpoint after a worker dies.")
+    storage: NoEffect[str | None] = Field(
+        None, description="Directory or URI that all machines reach, for checkpoints; none: beside the output."
+    )
+    output: NoEffect[Path] = Field(Path("runs/teacher"), description="Teacher directory to write (HF format).")
+    overwrite: NoEffect[bool] = Field(False, description="Replace an earlier teacher in the output directory.")
+    cluster: NoEffect[ClusterConfig] = ClusterConfig()

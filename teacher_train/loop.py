@@ -29,11 +29,10 @@ BEST = "best"
 
 def train_loop(payload: Payload) -> None:
     """Entry point of a training worker; rank 0 reports the teacher's directory."""
-    resumed = last_checkpoint()
-    if resumed and Progress.stands_in(resumed):  # stopped after the end, before the teacher was taken
-        _report_teacher(resumed)
-        return
-    with tempfile.TemporaryDirectory() as best:
+    with last_checkpoint() as resumed, tempfile.TemporaryDirectory() as best:
+        if resumed and Progress.stands_in(resumed):  # stopped after the end, before the teacher was taken
+            _report_teacher(resumed)
+            return
         training = Training(payload["config"], Path(best), resumed)
         training.run()
         training.progress.leave(Path(best))
@@ -65,10 +64,10 @@ class Training:
             self.rows = [joined(group) for group in split_to(groups, self.engine.largest(len(groups)))]
         self.per_epoch = math.ceil(len(self.rows) / config.micro_batch)
         self.steps = self.per_epoch * config.epochs
-        if self.steps < config.engine.accumulation:
+        if self.steps < config.deepspeed.gradient_accumulation:
             raise ConfigError(
-                f"--deepspeed.accumulation {config.engine.accumulation} is more than the {self.steps} micro batches of "
-                "the whole training: lower it"
+                f"--deepspeed.gradient-accumulation {config.deepspeed.gradient_accumulation} is more than the "
+                f"{self.steps} micro batches of the whole training: lower it"
             )
         self.losses: list[Tensor] = []  # since the last evaluation
         self.logged = time.perf_counter()
@@ -89,7 +88,7 @@ class Training:
                 self._step(batch)
                 due = due or at % every == 0 or at == self.per_epoch
                 # Between two updates there are gradients that no checkpoint holds.
-                updated = self.progress.step % self.config.engine.accumulation == 0
+                updated = self.progress.step % self.config.deepspeed.gradient_accumulation == 0
                 if due and (updated or self.progress.step == self.steps):
                     self._evaluate()
                     due = False
@@ -108,7 +107,9 @@ class Training:
             lm = add_adapter(lm, config.lora)
         trained = [parameter for parameter in lm.parameters() if parameter.requires_grad]
         optimizer = torch.optim.AdamW(trained, lr=config.learning_rate, weight_decay=config.weight_decay)
-        return Engine(ResponseLoss(lm), optimizer, config.engine, config.micro_batch, keep_frozen=config.lora.rank == 0)
+        return Engine(
+            ResponseLoss(lm), optimizer, config.deepspeed, config.micro_batch, keep_frozen=config.lora.rank == 0
+        )
 
     def _examples(self) -> tuple[list[Example], list[Example]]:
         titles, config = read_titles(self.config.dataset), self.config
@@ -155,7 +156,7 @@ class Training:
             if self.rank == 0:
                 write = write_adapter if self.config.lora.rank else write_weights
                 write(self.engine.module.lm, weights, self.best)
-        if self.config.resume or self.config.workers.max_failures:
+        if self.config.resume or self.config.max_failures:
             self._checkpoint()
 
     def _validation_loss(self) -> float:

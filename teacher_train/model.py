@@ -12,7 +12,7 @@ from transformers.utils.logging import disable_progress_bar
 from cluster.errors import ConfigError, ModelError, StaleInputError
 from data_prep.reading import read_titles
 from teacher_infer.locate import ADAPTER_FOLDER
-from teacher_train.config import ModelConfig, TrainTeacherConfig
+from teacher_train.config import TeacherModelConfig, TrainTeacherConfig
 from teacher_train.examples import IGNORED
 from teacher_train.tokenizer import learn_tokenizer
 
@@ -34,10 +34,10 @@ def check_model(config: TrainTeacherConfig) -> None:
             raise StaleInputError(f"--start-from {start} holds only an adapter: train that one with --lora.merge True")
     elif config.lora.rank:
         raise ConfigError(f"--lora.rank {config.lora.rank} adapts a model that is there: name one with --start-from")
-    elif model.width % model.heads or model.width // model.heads not in HEAD_SIZES:
+    elif model.hidden_size % model.num_heads or model.hidden_size // model.num_heads not in HEAD_SIZES:
         raise ConfigError(
-            f"--model.width {model.width} over --model.heads {model.heads} gives heads of size "
-            f"{model.width / model.heads:g}: vLLM serves {' and '.join(map(str, HEAD_SIZES))}"
+            f"--model.hidden-size {model.hidden_size} over --model.num-heads {model.num_heads} gives heads of size "
+            f"{model.hidden_size / model.num_heads:g}: vLLM serves {' and '.join(map(str, HEAD_SIZES))}"
         )
 
 
@@ -51,7 +51,7 @@ def write_start(config: TrainTeacherConfig, directory: Path) -> Any:  # noqa: AN
         ModelError: the model at ``start_from`` cannot be read.
     """
     if config.start_from is None:
-        tokenizer = learn_tokenizer(read_titles(config.dataset), config.model.vocabulary)
+        tokenizer = learn_tokenizer(read_titles(config.dataset), config.model.vocab_size)
         model = _llama(config.model, tokenizer, config.max_tokens)
     else:
         try:
@@ -146,18 +146,18 @@ def attention_mask(segments_BL: Tensor, dtype: torch.dtype) -> Tensor:
     return zeros_BLL.masked_fill(~allowed_BLL, torch.finfo(dtype).min)[:, None]
 
 
-def _llama(model: ModelConfig, tokenizer: Any, max_tokens: int) -> LlamaConfig:  # noqa: ANN401
+def _llama(model: TeacherModelConfig, tokenizer: Any, max_tokens: int) -> LlamaConfig:  # noqa: ANN401
     return LlamaConfig(
         architectures=["LlamaForCausalLM"],
         vocab_size=len(tokenizer),
-        hidden_size=model.width,
-        intermediate_size=model.width * 3,
-        num_hidden_layers=model.layers,
-        num_attention_heads=model.heads,
-        num_key_value_heads=model.heads,
+        hidden_size=model.hidden_size,
+        intermediate_size=model.hidden_size * 3,
+        num_hidden_layers=model.num_layers,
+        num_attention_heads=model.num_heads,
+        num_key_value_heads=model.num_heads,
         max_position_embeddings=max_tokens,
         tie_word_embeddings=True,
-        initializer_range=model.width**-0.5 / 2,
+        initializer_range=model.hidden_size**-0.5 / 2,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,

@@ -1,13 +1,11 @@
 """The verb ``train-teacher``: an LLM learns to name the next title of a history (Ray Train, DeepSpeed)."""
 
-import hashlib
-import json
 from pathlib import Path
-from typing import Any
 
+from cluster.identity import digest
 from cluster.ray_session import ray_session
 from cluster.storage import check_free, fingerprint, output_directory, read_manifest
-from cluster.workers import run_workers
+from cluster.workers import checkpoint_storage, run_workers
 from teacher_infer.prompts import fingerprint as prompt_fingerprint
 from teacher_train.config import TrainTeacherConfig
 from teacher_train.loop import train_loop
@@ -38,18 +36,17 @@ def train_teacher(config: TrainTeacherConfig) -> Path:
         output_directory(config.output, verb=VERB, config=config, inputs=inputs, overwrite=config.overwrite) as draft,
         ray_session(config.cluster),
     ):
-        name = f"{VERB}-{_digest(config, inputs)}"
-        checkpoints = config.output.parent / f".{config.output.name}.checkpoints" if config.resume else None
-        run_workers(train_loop, {"config": config}, config.workers, name, draft.path, checkpoints)
+        run_workers(
+            train_loop,
+            {"config": config},
+            config.resources,
+            name=f"{VERB}-{digest(config, inputs)}",
+            storage=checkpoint_storage(config.storage, config.output),
+            max_failures=config.max_failures,
+            output=draft.path,
+        )
         done = Progress.take(draft.path)
         draft.counts |= done.counts()
         draft.metrics |= done.metrics()
     print(f"teacher in {config.output}: validation loss {draft.metrics['validation_loss']:.4f}")
     return config.output
-
-
-def _digest(config: TrainTeacherConfig, inputs: dict[str, str]) -> str:
-    """Names the training: only checkpoints of the very same one are gone on from."""
-    elsewhere: dict[str, Any] = {"cluster": True, "overwrite": True, "workers": {"max_failures", "autoscale"}}
-    told = config.model_dump_json(exclude=elsewhere) + json.dumps(inputs)
-    return hashlib.sha256(told.encode()).hexdigest()[:16]

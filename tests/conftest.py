@@ -64,11 +64,11 @@ def student_maker(folder: Path) -> MakeStudent:
         items = folder / f"{name}-{ITEMS_FILE}"
         pq.write_table(pa.table(columns, schema=ITEMS), items)
         torch.manual_seed(seed)
-        shape = ModelConfig(width=8, heads=1, layers=1, history=5)
+        model = ModelConfig(hidden_size=8, num_heads=1, num_layers=1, max_length=5)
         with output_directory(
-            folder / name, verb="train", config=TrainConfig(shape=shape), inputs={"dataset": dataset}
+            folder / name, verb="train", config=TrainConfig(model=model), inputs={"dataset": dataset}
         ) as draft:
-            export_student(draft.path, Student("sasrec", shape, 20), "sasrec", shape, items)
+            export_student(draft.path, Student(model, 20), model, items)
             (draft.path / "curve.json").write_text('[{"epoch": 1, "loss": 2.5, "ndcg@20": 0.1}]')
             if ranks is not None:
                 pq.write_table(pa.table([range(len(ranks)), ranks], schema=RANKS), draft.path / RANKS_FILE)

@@ -66,20 +66,20 @@ def tiny_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_teacher(tiny_dataset: Path, ray_local: None) -> TinyTeacher:
     """A teacher trained by the verb itself, by two workers under ZeRO stage 1."""
-    from cluster.config import EngineConfig
+    from cluster.config import DeepSpeedConfig
     from teacher_train.config import ModelConfig, TrainTeacherConfig
     from teacher_train.train import train_teacher
 
     config = TrainTeacherConfig(
         dataset=tiny_dataset,
-        model=ModelConfig(layers=1, width=64, heads=2, vocabulary=512),
+        model=ModelConfig(num_layers=1, hidden_size=64, num_heads=2, vocabulary=512),
         epochs=16,
         micro_batch=8,
         learning_rate=1e-2,
         patience=16,
         resume=False,
-        engine=EngineConfig(zero_stage=1),
-        workers=ResourcesConfig(count=2),
+        deepspeed=DeepSpeedConfig(zero_stage=1),
+        resources=ResourcesConfig(workers=2),
         output=tiny_dataset.parent / "teacher",
     )
     return TinyTeacher(tiny_dataset, train_teacher(config))

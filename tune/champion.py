@@ -2,15 +2,15 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from cluster.errors import ModelError, StaleInputError
+from cluster.identity import deciding
 from cluster.mlflow_client import ServerAway
-from model_registry.versions import ModelVersion, Registry
 from cluster.storage import Manifest, read_manifest
 from cluster.tracking import Tracker
-from student_train.config import WITHOUT_EFFECT, TrainConfig
 from model_registry.register import register_student
+from model_registry.versions import ModelVersion, Registry
+from student_train.config import TrainConfig
 from student_train.train import check_inputs, train
 from tune.checkpoints import CHECKPOINTS_FOLDER
 from tune.config import TuneConfig
@@ -87,14 +87,8 @@ def _trained(config: TrainConfig, output: Path, start_from: Path | None = None) 
 
 
 def _same(made: Manifest, config: TrainConfig) -> bool:
-    same = _deciding(made.config) == _deciding(config.model_dump(mode="json"))
-    return same and made.inputs == check_inputs(config)
-
-
-def _deciding(settings: dict[str, Any]) -> dict[str, Any]:
-    """Of a dumped config all that its student depends on."""
-    kept = {name: value for name, value in settings.items() if name not in WITHOUT_EFFECT}
-    return kept | {"workers.count": settings["workers"]["count"]}
+    recorded = TrainConfig.model_validate(made.config)
+    return deciding(recorded) == deciding(config) and made.inputs == check_inputs(config)
 
 
 def _registered(config: TuneConfig, tracker: Tracker, student: Manifest, parent: str) -> ModelVersion:

@@ -12,11 +12,11 @@ from cluster.ray_session import ray_session
 from cluster.resources import check_resources
 from cluster.storage import MANIFEST_FILE, Draft, read_manifest, write_manifest
 from cluster.tracking import Tracker
+from student_train.config import TrainConfig
+from student_train.transitions import transition_metrics
 from tune.compare_config import CompareConfig
 from tune.compare_report import write_report
 from tune.compare_runs import Result, Run, done, plan, save, train_one
-from student_train.config import TrainConfig
-from student_train.transitions import transition_metrics
 
 RUNS_FOLDER = "runs"
 VERB = "compare"

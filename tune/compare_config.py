@@ -17,14 +17,14 @@ Variants = Annotated[dict[str, dict[str, Any]], tyro.conf.Suppress]
 
 
 class CompareConfig(Config):
-    """Compare students and distillation strategies; `students` and `strategies` stand in the config file.
+    """Compare students and distillation strategies; `models` and `strategies` stand in the config file.
 
     Each maps a name in the tables to the settings of `train` that it changes. A name with " without " in it is an
     ablation of what stands before; `plain`, the student without teacher, is always there.
     """
 
-    students: Variants = Field(
-        {"SASRec": {"student": "sasrec"}}, min_length=1, description="Settings of each student, by its name."
+    models: Variants = Field(
+        {"SASRec": {"model": {"name": "sasrec"}}}, min_length=1, description="Settings of each student, by its name."
     )
     strategies: Variants = Field(
         {"soft": {"distillation": {"strategy": "soft"}}}, min_length=1, description="Settings of each strategy."

@@ -11,10 +11,10 @@ from matplotlib.figure import Figure
 
 from cluster.storage import Manifest, read_manifest
 from cluster.text import aligned
-from tune.compare_config import PLAIN
-from tune.compare_runs import Result, Run
 from data_prep.metrics import CUTOFFS
 from student_train.evaluation import protocol
+from tune.compare_config import PLAIN
+from tune.compare_runs import Result, Run
 
 RESULTS_FILE, REPORT_FILE = "results.csv", "report.md"
 RANKING = [f"{name}@{k}" for name in ("hr", "ndcg") for k in CUTOFFS]
@@ -61,7 +61,7 @@ def write_csv(file: Path, results: Mapping[Run, Result]) -> None:
     with file.open("w", newline="", encoding="utf-8") as stream:
         table = csv.writer(stream)
         table.writerow(
-            ["student", "objective", "strategy", "embedding", "seed", "split"]
+            ["student", "loss", "strategy", "embedding", "seed", "split"]
             + [name.upper() for name in RANKING]
             + ["epochs", "seconds"]
         )
@@ -69,7 +69,7 @@ def write_csv(file: Path, results: Mapping[Run, Result]) -> None:
             for split in ("validation", "test"):
                 figures = [f"{result.metrics[f'{split}_{name}']:.6f}" for name in RANKING]
                 ends = [result.counts["epochs"], f"{result.metrics['train_seconds']:.1f}"]
-                name = [run.student, run.objective, run.strategy, run.embedding, run.seed, split]
+                name = [run.student, run.loss, run.strategy, run.embedding, run.seed, split]
                 table.writerow([*name, *figures, *ends])
 
 

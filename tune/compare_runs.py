@@ -1,7 +1,5 @@
 """The trainings of a comparison: which there are, what each gives, and which are done already."""
 
-import hashlib
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,11 +12,12 @@ from pydantic import BaseModel, ValidationError
 
 from cluster.config import describe
 from cluster.errors import ConfigError
-from tune.compare_config import PLAIN, PLAIN_SETTINGS, CompareConfig
-from student_train.config import WITHOUT_EFFECT, TrainConfig, dro_weight
+from cluster.identity import digest
+from student_train.config import TrainConfig, dro_weight
 from student_train.loop import TrainingData, fit
 from student_train.outcome import measure
 from student_train.train import check_inputs, load_data
+from tune.compare_config import PLAIN, PLAIN_SETTINGS, CompareConfig
 
 
 class Result(BaseModel):
@@ -47,7 +46,7 @@ class Run:
         return "".join(c if c.isalnum() or c in "-+." else "-" for c in words)
 
     @property
-    def objective(self) -> str:
+    def loss(self) -> str:
         """The student's own loss in a word."""
         return self.config.loss.name + ("+dro" if dro_weight(self.config) else "")
 
@@ -70,7 +69,7 @@ def plan(config: CompareConfig) -> tuple[list[Run], dict[str, str]]:
     strategies = {PLAIN: PLAIN_SETTINGS} | {n: s for n, s in config.strategies.items() if n != PLAIN}
     runs, inputs = [], check_inputs(config.train)
     for strategy, taught in strategies.items():
-        for student, own in config.students.items():
+        for student, own in config.models.items():
             for seed in config.seeds:
                 train = _changed(config.train, [own, taught, {"seed": seed}], f"{student}, {strategy}")
                 runs.append(Run(student, strategy, seed, train, _key(train, check_inputs(train))))
@@ -113,7 +112,12 @@ def train_one(config: TrainConfig, key: str, threads: int) -> Result:
 @lru_cache(maxsize=2)
 def _materials(dataset: Path, labels: Path | None, top_k: int, history: int) -> TrainingData:
     """Rows and labels, read once per process however many students it trains."""
-    settings = {"dataset": dataset, "labels": labels, "distillation": {"top_k": top_k}, "shape": {"history": history}}
+    settings = {
+        "dataset": dataset,
+        "labels": labels,
+        "distillation": {"top_k": top_k},
+        "model": {"max_length": history},
+    }
     return load_data(TrainConfig.model_validate(settings))
 
 
@@ -136,5 +140,4 @@ def _merged(settings: dict[str, Any], change: Mapping[str, Any]) -> dict[str, An
 
 
 def _key(train: TrainConfig, inputs: Mapping[str, str]) -> str:
-    settings = train.model_dump(mode="json", exclude={*WITHOUT_EFFECT, "dataset", "labels"})
-    return hashlib.sha256(json.dumps([settings, dict(inputs)], sort_keys=True).encode()).hexdigest()
+    return digest(train, inputs)

@@ -194,12 +194,6 @@ class TuneConfig(Config):
         description="Most trials in work at a time. Proposals and stops go by the trials before these, so that equal "
         "seeds find equal bests; about twice what the cluster has room for keeps it busy.",
     )
-    together: int = Field(
-        1,
-        ge=1,
-        description="Trials that one process trains in one batched step, where they agree on all but weights, rates "
-        "and seeds: 16 to 64 fill a GPU. Proposals come in batches of so many, `concurrent` of them at a time.",
-    )
     cpus_per_trial: float = Field(1, gt=0, description="CPUs of a trial, or of those that train together.")
     gpus_per_trial: float = Field(0, ge=0, description="GPUs of these, or a share of one.")
     retries: int = Field(
@@ -217,8 +211,6 @@ class TuneConfig(Config):
 
     @model_validator(mode="after")
     def _fits(self) -> "TuneConfig":
-        if self.together > 1 and self.search.scheduler == "pbt":
-            raise ValueError("together must be 1 with the scheduler pbt, whose members hand on checkpoints")
         if self.start_from and self.search.algorithm == "grid":
             raise ValueError("start_from has no effect on a grid, of which every point is tried")
         return self

@@ -54,7 +54,7 @@ def measured(config: TrainConfig, names: tuple[str, ...]) -> dict[str, float]:
     if not names:
         return {}
     n_items = pq.read_metadata(config.dataset / ITEMS_FILE).num_rows
-    student = Student(config.student, config.model, n_items).eval()
+    student = Student(config.model, n_items).eval()
     found = {"size": float(sum(parameter.numel() for parameter in student.parameters()))}
     if "latency" in names:
         found["latency"] = _latency(student, torch.zeros(1, config.model.max_length, dtype=torch.int64))

@@ -5,9 +5,10 @@ from typing import Any
 from ray import train as ray_train
 from ray.tune.integration.ray_train import TuneReportCallback
 
-from cluster.workers import Payload, run_workers
+from cluster.identity import digest
+from cluster.workers import Payload, checkpoint_storage, run_workers
 from student_train.loop import TrainerState, fit
-from student_train.train import load_data
+from student_train.train import check_inputs, load_data
 from tune.figures import Watch
 
 
@@ -18,7 +19,15 @@ def fit_on_workers(watch: Watch) -> None:
         ConfigError: the cluster is too small for the workers asked for.
         UserError: raised by the training on any worker.
     """
-    run_workers(_worker, {"watch": watch}, watch.config.workers, "trial", callbacks=[TuneReportCallback()])
+    config = watch.config
+    run_workers(
+        _worker,
+        {"watch": watch},
+        config.resources,
+        name=f"trial-{digest(config, check_inputs(config))}",
+        storage=checkpoint_storage(config.storage, config.output),
+        callbacks=[TuneReportCallback()],
+    )
 
 
 def _worker(payload: Payload) -> None:

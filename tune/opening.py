@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
+from cluster.config import has_effect
 from cluster.run import flatten
 from cluster.storage import MANIFEST_FILE, check_free
-from student_train.config import WITHOUT_EFFECT, TrainConfig
+from student_train.config import TrainConfig
 from tune.config import TuneConfig, render
 from tune.earlier import starting_points
 from tune.journal import SEARCH_FILE, TRIALS_FILE, Journal
@@ -25,7 +26,8 @@ _WITHOUT_EFFECT = (
     "search.space",
     "train.dataset",
     "train.labels",
-    *(f"train.{name}" for name in WITHOUT_EFFECT),
+    *(f"train.{name}" for name, field in TrainConfig.model_fields.items() if not has_effect(field)),
+    "train.resources",
 )
 
 
@@ -53,16 +55,16 @@ def identity(config: TuneConfig, space: Space, inputs: Mapping[str, str]) -> dic
     unused = [name for name in ("asha", "pbt") if name != config.search.scheduler]
     learns = config.search.scheduler == "asha" or config.search.algorithm == "optuna"
     if learns and config.search.scheduler != "pbt":
-        settings |= {"concurrent": str(config.concurrent), "together": str(config.together)}
+        settings |= {"concurrent": str(config.concurrent)}
     if config.search.scheduler == "pbt":
         settings["trials"] = str(config.trials)
-    if config.train.workers.count > 1:
-        settings["train.workers.count"] = str(config.train.workers.count)
+    if config.train.resources.workers > 1:
+        settings["train.resources.workers"] = str(config.train.resources.workers)
     if config.start_from:
         # Not which one: it may be moved or made larger, and search.json holds the points that were taken from it.
         settings["start_from"] = "an earlier search"
     for name, value in flatten(config).items():
-        left_out = name.startswith(tuple(f"{section}." for section in unused)) or name in ("concurrent", "together")
+        left_out = name.startswith(tuple(f"{section}." for section in unused)) or name == "concurrent"
         if not left_out and not any(name == path or name.startswith(f"{path}.") for path in _WITHOUT_EFFECT):
             settings[name] = value
     return settings

@@ -1,8 +1,7 @@
 """Which trial comes next: decided by the seed and by trials that ended long enough ago, never by who came in first."""
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from statistics import median
@@ -15,7 +14,6 @@ from pydantic import ValidationError
 
 from cluster.config import describe
 from cluster.errors import ConfigError, TrainingError
-from student_train.alike import groups, obstacle
 from student_train.config import TrainConfig
 from student_train.distilled_student import check_sides
 from tune.config import MINIMISED, Domain, Objective, TuneConfig, Value
@@ -64,15 +62,8 @@ def proposal_config(train: TrainConfig, proposal: Mapping[str, Any]) -> TrainCon
 
 
 def split(train: TrainConfig, batch: Sequence[Proposal]) -> list[list[Proposal]]:
-    """Those of a batch that can train together; a point that training refuses is alone, where its trial tells why."""
-    fitting, configs, alone = [], [], []
-    for proposal in batch:
-        try:
-            configs.append(proposal_config(train, proposal.as_dict()))
-            fitting.append(proposal)
-        except TrainingError:
-            alone.append([proposal])
-    return [[fitting[at] for at in group] for group in groups(configs)] + alone
+    """Each proposal alone."""
+    return [[proposal] for proposal in batch]
 
 
 class Proposals(Protocol):
@@ -108,8 +99,7 @@ class Points:
 
     def known(self, number: int) -> int:
         """See :class:`Proposals`; the last ``concurrent`` batches may still be running."""
-        batch = number // self._config.together
-        return max(0, batch - self._config.concurrent + 1) * self._config.together
+        return max(0, number - self._config.concurrent + 1)
 
     def propose(self, number: int, ended: Sequence[Record]) -> Proposal:
         """See :class:`Proposals`."""
@@ -220,36 +210,6 @@ def distribution(domain: Domain) -> BaseDistribution:
     low, high = domain.ends()
     kind = IntDistribution if domain.integer else FloatDistribution
     return kind(low, high, log=domain.log)
-
-
-def check_batches(config: TuneConfig, train: TrainConfig, space: Space) -> None:
-    """Refuse `together` where no trials can train together, or where a search that learns from trials never does.
-
-    Raises:
-        ConfigError: says what to change.
-    """
-    if config.together == 1:
-        return
-    corners = list(_corners(train, space))
-    if corners and all(map(obstacle, corners)):
-        raise ConfigError(
-            f"`together` = {config.together}, but with {obstacle(corners[0])} every trial trains alone: change it, or "
-            "set `together` to 1"
-        )
-    at_once, total = config.concurrent * config.together, Points(config, space, []).total
-    learns = [name for name in (config.search.scheduler, config.search.algorithm) if name in ("asha", "optuna")]
-    if learns and total <= at_once:
-        raise ConfigError(
-            f"all {total} trials would begin at once (`concurrent` = {config.concurrent} batches of `together` = "
-            f"{config.together}), so that {' and '.join(learns)} could learn from none: lower one of them, raise "
-            "`trials`, or set `search.scheduler` to none and `search.algorithm` to random"
-        )
-
-
-def _corners(train: TrainConfig, space: Space) -> Iterator[TrainConfig]:
-    for point in islice(grid(space), _MOST_CORNERS):
-        with suppress(ValidationError):
-            yield point_config(train, point)
 
 
 def proposals(config: TuneConfig, space: Space, starts: Sequence[Point]) -> Proposals:

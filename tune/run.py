@@ -17,10 +17,10 @@ from tune.entry import start_trial
 from tune.follow import Follow
 from tune.halving import Rungs
 from tune.journal import Journal, Record
-from tune.shared_data import DECIDING, share
 from tune.proposals import Proposals, proposals, split
 from tune.record_runs import RunRecorder
 from tune.searcher import OrderedSearcher
+from tune.shared_data import DECIDING, share
 from tune.space import Space, grid, point_config
 
 # Without these Ray Tune writes TensorBoard, CSV and JSON files of every trial, which the journal holds already, prints
@@ -86,8 +86,8 @@ def _run(
             ray_tune.with_resources(_trainable(config, train, space), _resources(config, train)),
             name=f"search-{os.getpid()}",
             num_samples=planned.total,
-            search_alg=OrderedSearcher(planned, journal, config.together, partial(split, train), rungs),
-            storage_path=train.workers.storage or storage,
+            search_alg=OrderedSearcher(planned, journal, 1, partial(split, train), rungs),
+            storage_path=train.storage or storage,
             callbacks=[follow, *prune],
             max_failures=config.retries,
             reuse_actors=True,
@@ -114,20 +114,20 @@ def _resources(config: TuneConfig, train: TrainConfig) -> dict[str, float]:
     Raises:
         ConfigError: the cluster is too small for one trial.
     """
-    workers, own = train.workers, {"CPU": config.cpus_per_trial, "GPU": config.gpus_per_trial}
+    workers, own = train.resources, {"CPU": config.cpus_per_trial, "GPU": config.gpus_per_trial}
     asked, remedy = own, "lower --cpus-per-trial or --gpus-per-trial"
-    if workers.count > 1:
-        asked = {"CPU": workers.count * workers.cpus, "GPU": workers.count * workers.gpu}
+    if workers.workers > 1:
+        asked = {name: workers.workers * each for name, each in workers.per_worker().items()}
         remedy = "lower --train.resources.workers or --train.resources.cpus"
     if not workers.autoscale:
         check_resources("one trial's workers", asked, remedy)
     # Ray Tune refuses to ask for nothing.
-    return {"cpu": 0, "memory": 1} if workers.count > 1 else {name.lower(): amount for name, amount in own.items()}
+    return {"cpu": 0, "memory": 1} if workers.workers > 1 else {name.lower(): amount for name, amount in own.items()}
 
 
 def _trainable(config: TuneConfig, train: TrainConfig, space: Space) -> Any:  # noqa: ANN401  # Ray Tune's wrapper
     deciding = {path: domain for path, domain in space.items() if path in DECIDING}
-    several = train.workers.count > 1
+    several = train.resources.workers > 1
     checkpoints = config.output.absolute() / CHECKPOINTS_FOLDER if config.search.scheduler == "pbt" else None
     return ray_tune.with_parameters(
         start_trial,
@@ -138,7 +138,6 @@ def _trainable(config: TuneConfig, train: TrainConfig, space: Space) -> Any:  # 
         measures=tuple(name for name in config.search.objectives if name in MINIMISED),
         checkpoints=str(checkpoints) if checkpoints else None,
         threads=max(1, int(config.cpus_per_trial)),
-        batched=config.together > 1,
     )
 
 

@@ -9,11 +9,10 @@ from cluster.storage import Draft, write_manifest
 from cluster.tracking import Tracker
 from student_train.config import TrainConfig
 from student_train.train import check_inputs
-from tune.champion import set_champion, register_best
+from tune.champion import register_best, set_champion
 from tune.config import TuneConfig
 from tune.opening import open_journal
 from tune.outcome import best_of, outcomes_of
-from tune.proposals import check_batches
 from tune.record_runs import RunRecorder, search_run
 from tune.report import write_report
 from tune.run import run_trials
@@ -36,14 +35,13 @@ def tune(config: TuneConfig) -> Path:
     base = base_config(config)
     inputs = check_inputs(base)
     space = check_space(config, base)
-    check_batches(config, base, space)
     metric = config.search.objectives[0]
     tracker = Tracker(config.tracking)
     journal = open_journal(config, base, space, inputs)
     with (
         closing(journal),
         ray_session(config.cluster),
-        search_run(tracker, journal, f"tune {base.student}", config, inputs) as parent,
+        search_run(tracker, journal, f"tune {base.model.name}", config, inputs) as parent,
     ):
         records = run_trials(config, base, space, journal, RunRecorder(tracker, parent.id, metric))
         outcomes = outcomes_of(records, config)

@@ -33,12 +33,14 @@ _OF_STRATEGY: dict[str, Space] = {
 _NOT_SEARCHED = {
     "dataset": "it is the data that trials are compared on",
     "labels": "they are the teacher that trials are compared with",
+    "max_failures": "it decides nothing",
+    "storage": "it decides nothing",
     "seed": "give --seeds",
     "output": "trials write none",
     "overwrite": "trials write nothing",
     "register_as": "only the best student is registered",
     "track": "every trial is recorded",
-    "workers": "all trials ask for the same resources",
+    "resources": "all trials ask for the same resources",
     "cluster": "all trials run on one",
     "tracking": "all trials are recorded in one place",
 }
@@ -58,7 +60,7 @@ _HAS_EFFECT_WITH: dict[str, tuple[str, tuple[str, ...]]] = {
     "distillation.offset": _JOINED,
     "loss.negatives": ("loss.name", ("sampled_softmax", "bce", "gbce")),
     "loss.gbce_calibration": ("loss.name", ("gbce",)),
-    "model.num_heads": ("student", ("sasrec", "dros", "hstu")),
+    "model.num_heads": ("model.name", ("sasrec", "dros", "hstu")),
 }
 """Fields that matter only where another one has one of these values."""
 
@@ -171,10 +173,10 @@ def _check_value(train: TrainConfig, point: Point) -> None:
 
 def _check_moving(space: Space, train: TrainConfig) -> None:
     """Weights are handed on in PBT, so that what fixes their shapes has to stand still."""
-    if train.workers.count > 1:
+    if train.resources.workers > 1:
         raise ConfigError(
-            "`search.scheduler` = pbt hands on the weights of one worker, but `train.workers.count` is "
-            f"{train.workers.count}: set it to 1 or choose another scheduler"
+            "`search.scheduler` = pbt hands on the weights of one worker, but `train.resources.workers` is "
+            f"{train.resources.workers}: set it to 1 or choose another scheduler"
         )
     fixed = ("student", "shape", "distillation.projector", "distillation.strategy", "distillation.embedding")
     for path in space:

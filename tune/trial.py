@@ -1,4 +1,4 @@
-"""A trial, or several that train together: the training of the verb ``train``, its evaluations reported to Ray Tune."""
+"""A trial: the training of the verb ``train``, its evaluations reported to Ray Tune."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -9,15 +9,13 @@ import torch
 from ray import tune
 
 from cluster.errors import TrainingError
-from student_train.alike import obstacle
 from student_train.config import TrainConfig
 from student_train.loop import TrainerState, fit
-from student_train.together import fit_together
 from tune.checkpoints import keep
 from tune.figures import Watch, failure, measured
 from tune.large import fit_on_workers
-from tune.shared_data import shared_with
 from tune.proposals import proposal_config
+from tune.shared_data import shared_with
 
 
 def run_trial(
@@ -29,7 +27,6 @@ def run_trial(
     measures: tuple[str, ...],
     checkpoints: str | None,
     threads: int,
-    batched: bool,
 ) -> None:
     """Train a student per member; every evaluation is reported, and weak members end.
 
@@ -44,8 +41,6 @@ def run_trial(
         measures: of ``size`` and ``latency``, those to report.
         checkpoints: directory in which a single member leaves its weights under its number; none leaves none.
         threads: threads of torch.
-        batched: train in batched steps whatever can, a single member too, so that it ends the same way when the others
-            of its group ended before a restart.
     """
     torch.set_num_threads(threads)
     try:
@@ -54,10 +49,8 @@ def run_trial(
             Watch(member, config, metric, measured(config, measures))
             for member, config in zip(members, configs, strict=True)
         ]
-        if configs[0].workers.count > 1:
+        if configs[0].resources.workers > 1:
             fit_on_workers(watches[0])
-        elif batched and not obstacle(configs[0]):
-            _fit_together(watches, shared_data)
         else:
             _fit_alone(watches[0], shared_data, Path(checkpoints) if checkpoints else None)
     except TrainingError as error:
@@ -77,21 +70,3 @@ def _fit_alone(watch: Watch, shared: Mapping[str, ray.ObjectRef], checkpoints: P
     parent = proposal["parent"]
     start = None if parent is None or not checkpoints else checkpoints / str(parent)
     fit(config, shared_with(config, shared), on_evaluation, start)
-
-
-def _fit_together(watches: Sequence[Watch], shared: Mapping[str, ray.ObjectRef]) -> None:
-    waiting: list[dict[str, Any]] = []
-
-    def on_evaluation(place: int, progress: TrainerState) -> bool:
-        waiting.append(watches[place].report(progress))
-        return not waiting[-1]["ended"]
-
-    def on_epoch(failed: Mapping[int, TrainingError]) -> None:
-        waiting.extend(failure(watches[place].proposal, error) for place, error in failed.items())
-        # Once per epoch of all members: every report waits for the driver.
-        if waiting:
-            tune.report({"reports": list(waiting)})
-            waiting.clear()
-
-    configs, shared_data = [watch.config for watch in watches], shared_with(watches[0].config, shared)
-    fit_together(configs, shared_data, on_evaluation, on_epoch=on_epoch)

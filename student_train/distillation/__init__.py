@@ -1,22 +1,21 @@
 """What a student takes from a teacher. A file per strategy.
 
-A ranking strategy is a function of a :class:`DistillationBatch` to a scalar. A feature_loss strategy is a module that is trained with
-the student and compares item embeddings with the teacher's.
+A response-based strategy is a function of a :class:`DistillationBatch` to a scalar: it compares rankings. A
+feature-based one is a module that is trained with the student and compares item embeddings with the teacher's.
 """
 
 from collections.abc import Callable
-from pkgutil import resolve_name
 from typing import Protocol
 
 from torch import Tensor, nn
 
+from student_train.components import STRATEGIES, find
 from student_train.distillation.base import DistillationBatch
-from student_train.components import FEATURE_BASED, RESPONSE_BASED
 
-RankingStrategy = Callable[[DistillationBatch], Tensor]
+ResponseStrategy = Callable[[DistillationBatch], Tensor]
 
 
-class Matching(Protocol):
+class FeatureStrategy(Protocol):
     """Builds a module ``forward(items_U, embedded_UD) -> scalar``."""
 
     def __call__(self, teacher_NE: Tensor, width: int) -> nn.Module:
@@ -24,14 +23,17 @@ class Matching(Protocol):
         ...
 
 
-def ranking(strategy: str) -> RankingStrategy | None:
+def response_based(strategy: str) -> ResponseStrategy | None:
     """The loss of a strategy that compares rankings; none for the others."""
-    return resolve_name(RESPONSE_BASED[strategy]) if strategy in RESPONSE_BASED else None
+    found = find(STRATEGIES, strategy)
+    return None if isinstance(found, type) else found
 
 
-def feature_loss(strategy: str) -> Matching | None:
+def feature_based(strategy: str) -> FeatureStrategy | None:
     """The module of a strategy that compares item embeddings; none for the others."""
-    return resolve_name(FEATURE_BASED[strategy]) if strategy in FEATURE_BASED else None
+    found = find(STRATEGIES, strategy)
+    builder: FeatureStrategy | None = found if isinstance(found, type) else None
+    return builder
 
 
-__all__ = ["DistillationBatch", "Matching", "RankingStrategy", "feature_loss", "ranking"]
+__all__ = ["DistillationBatch", "FeatureStrategy", "ResponseStrategy", "feature_based", "response_based"]

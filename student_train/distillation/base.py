@@ -1,4 +1,4 @@
-"""What a ranking strategy sees of a batch."""
+"""What a response-based strategy sees of a batch."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from student_train.config import DistillationConfig
-from student_train.memberwise import drawn
 from student_train.losses import StudentLoss
 from student_train.rows import TeacherLabels
 
@@ -29,7 +28,7 @@ class DistillationBatch:
     dro_weight: float
     dro_beta: float
     config: DistillationConfig
-    objective: StudentLoss
+    student_loss: StudentLoss
     generator: torch.Generator
 
     @cached_property
@@ -45,7 +44,7 @@ class DistillationBatch:
     @cached_property
     def log_likelihood_BK(self) -> Tensor:
         """The student's log-likelihood of the teacher's list, as its own loss reads logits."""
-        return self.objective.log_likelihood(self.scores_BN, self.teacher.items)
+        return self.student_loss.log_likelihood(self.scores_BN, self.teacher.items)
 
     def student_ranks(self, items_BK: Tensor) -> Tensor:
         """Ranks [B, K] from 1 that the student gives to items."""
@@ -56,9 +55,5 @@ class DistillationBatch:
 
     def unlisted(self, count: int) -> Tensor:
         """Items [B, count] drawn uniformly, rarely one of the teacher's list."""
-
-        def draw(generator: torch.Generator, target_B: Tensor) -> Tensor:
-            return torch.randint(n_items, (len(target_B), count), generator=generator).to(target_B)
-
-        n_items = self.scores_BN.shape[1]
-        return drawn(draw, self.generator, self.target_B)
+        rows, n_items = self.scores_BN.shape
+        return torch.randint(n_items, (rows, count), generator=self.generator).to(self.target_B)

@@ -18,7 +18,7 @@ class ProjectedTeacher(nn.Module):
         super().__init__()
         self.register_buffer("teacher_NE", standardise(teacher_NE), persistent=False)
         self.config = config
-        self.weight: float | Tensor = config.ed_weight
+        self.weight: float = config.ed_weight
         self.projector = projector(self.teacher_NE, width, config)
         self.projector.requires_grad_(not config.freeze_projector)
 

@@ -5,11 +5,11 @@ from torch import Tensor
 
 from data_prep.schema import ScoreKind
 from data_prep.scores import sign
-from student_train.config import DistillationConfig, on
+from student_train.config import DistillationConfig
 
 
 def confidence(target_score_B: Tensor, kind: ScoreKind, every_score_S: Tensor) -> Tensor:
-    """How far the teacher can be teacher_weight on each row, from its score of the true next item.
+    """How far the teacher can be trusted on each row, from its score of the true next item.
 
     The paper takes a value that falls with the distance between the teacher's answer and the true item. Distances of
     different teachers differ in scale, so they are measured in standard deviations over the train rows, and the
@@ -52,7 +52,7 @@ def importance(scores_BN: Tensor, teacher_items_BK: Tensor, confidence_B: Tensor
     top_k = teacher_items_BK.shape[1]
     position_K = position_weights(top_k, config.beta, scores_BN.device).to(scores_BN)
     weights_BK = config.gamma_position * position_K + config.gamma_confidence * confidence_B[:, None] / top_k
-    if on(config.gamma_consistency):
+    if config.gamma_consistency:
         weights_BK = weights_BK + config.gamma_consistency * consistency(scores_BN, teacher_items_BK)
     return weights_BK
 

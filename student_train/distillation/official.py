@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from student_train.config import DistillationConfig, on
+from student_train.config import DistillationConfig
 from student_train.distillation.base import DistillationBatch
 from student_train.distillation.importance import consistency, position_weights
 from student_train.losses.dro import dro_rows
@@ -12,21 +12,21 @@ from student_train.losses.dro import dro_rows
 EPSILON = 1e-8
 
 
-def dllm2rec_official(lesson: DistillationBatch) -> Tensor:
+def dllm2rec_official(batch: DistillationBatch) -> Tensor:
     """Σ_k mean_b w_bk (−log σ(ŷ_bk) − log σ(1 − ŷ_b,neg)) + α Σ_k mean_bc w_bk dro_ck.
 
     Faults kept: weights are normalised over the list, so that no row weighs less; log σ(1 − ŷ) stands where
     log(1 − σ(ŷ)) is meant; the DRO term pairs every row's weight with every row's loss.
     """
-    weights_BK = official_weights(lesson.scores_BN, lesson.teacher.items, lesson.teacher.distance, lesson.config)
-    negative_B = -functional.logsigmoid(1 - lesson.negative_BM[:, 0])
-    candidates_BK = -functional.logsigmoid(lesson.candidates_BK)
+    weights_BK = official_weights(batch.scores_BN, batch.teacher.items, batch.teacher.distance, batch.config)
+    negative_B = -functional.logsigmoid(1 - batch.negative_BM[:, 0])
+    candidates_BK = -functional.logsigmoid(batch.candidates_BK)
     loss = (weights_BK * (candidates_BK + negative_B[:, None])).mean(0).sum()
-    if on(lesson.dro_weight):
-        for weight_B, item_B in zip(weights_BK.unbind(1), lesson.teacher.items.unbind(1), strict=True):
+    if batch.dro_weight:
+        for weight_B, item_B in zip(weights_BK.unbind(1), batch.teacher.items.unbind(1), strict=True):
             # The mean over all pairs of a product is the product of the means.
-            robust_B = dro_rows(lesson.scores_BN, item_B, lesson.propensity_N, lesson.dro_beta)
-            loss = loss + lesson.dro_weight * weight_B.mean() * robust_B.mean()
+            robust_B = dro_rows(batch.scores_BN, item_B, batch.propensity_N, batch.dro_beta)
+            loss = loss + batch.dro_weight * weight_B.mean() * robust_B.mean()
     return loss
 
 

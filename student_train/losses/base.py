@@ -1,4 +1,4 @@
-"""What every objective is made of."""
+"""What every loss of the student is made of."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass

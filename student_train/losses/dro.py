@@ -1,11 +1,9 @@
-"""The distributionally robust term of DROS (Yang et al., SIGIR 2023), for use with any objective."""
+"""The distributionally robust term of DROS (Yang et al., SIGIR 2023), for use with any loss."""
 
 from typing import Any
 
 import torch
 from torch import Tensor
-
-from student_train.memberwise import stacked
 
 PROPENSITY_EXPONENT = 0.05
 
@@ -59,8 +57,3 @@ class _LogSumExp(torch.autograd.Function):
     def backward(ctx: Any, gradient_B: Tensor | None, _: None) -> tuple[Tensor | None, None, None]:  # noqa: ANN401
         (slope_BN,) = ctx.saved_tensors
         return None if gradient_B is None else slope_BN * gradient_B[..., None], None, None
-
-    @staticmethod
-    def vmap(info: Any, in_dims: Any, *tensors: Tensor) -> tuple[tuple[Tensor, Tensor], tuple[int, int]]:  # noqa: ANN401
-        scores_MBN, target_MB, scale_MN = stacked(info.batch_size, in_dims, tensors)
-        return _LogSumExp.apply(scores_MBN, target_MB, scale_MN[:, None]), (0, 0)

@@ -1,12 +1,11 @@
 """Sequence backbones: embedded histories [B, L, D] to states [B, D]. A file each."""
 
-from pkgutil import resolve_name
 from typing import Protocol
 
 from torch import nn
 
+from student_train.components import BACKBONES, find
 from student_train.config import ModelConfig
-from student_train.components import BACKBONES
 
 
 class Backbone(Protocol):
@@ -22,5 +21,5 @@ class Backbone(Protocol):
 
 def backbone(name: str) -> Backbone:
     """The backbone of a student."""
-    found: Backbone = resolve_name(BACKBONES[name])
+    found: Backbone = find(BACKBONES, name)
     return found

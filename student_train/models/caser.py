@@ -4,7 +4,6 @@ import torch
 from torch import Tensor, nn
 
 from student_train.config import ModelConfig
-from student_train.dropout import Dropout
 
 HORIZONTAL, VERTICAL = 16, 4
 """Filters per height, and filters over the whole history."""
@@ -15,14 +14,14 @@ class Caser(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.length = config.history
+        self.length = config.max_length
         self.horizontal = nn.ModuleList(
-            nn.Conv1d(config.width, HORIZONTAL, height) for height in range(1, config.history + 1)
+            nn.Conv1d(config.hidden_size, HORIZONTAL, height) for height in range(1, config.max_length + 1)
         )
-        self.vertical = nn.Linear(config.history, VERTICAL, bias=False)
-        self.mix = nn.Linear(HORIZONTAL * config.history + VERTICAL * config.width, config.width)
-        self.dropout = Dropout(config.dropout)
-        self.norm = nn.LayerNorm(config.width)
+        self.vertical = nn.Linear(config.max_length, VERTICAL, bias=False)
+        self.mix = nn.Linear(HORIZONTAL * config.max_length + VERTICAL * config.hidden_size, config.hidden_size)
+        self.dropout = nn.Dropout(config.dropout)
+        self.norm = nn.LayerNorm(config.hidden_size)
 
     def forward(self, embedded_BLD: Tensor, present_BL: Tensor) -> Tensor:
         """State of the history."""

@@ -5,7 +5,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from student_train.config import ModelConfig
-from student_train.dropout import Dropout
 
 
 class HSTU(nn.Module):
@@ -13,9 +12,9 @@ class HSTU(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.dropout = Dropout(config.dropout)
-        self.blocks = nn.ModuleList(Unit(config) for _ in range(config.layers))
-        self.norm = nn.LayerNorm(config.width)
+        self.dropout = nn.Dropout(config.dropout)
+        self.blocks = nn.ModuleList(Unit(config) for _ in range(config.num_layers))
+        self.norm = nn.LayerNorm(config.hidden_size)
 
     def forward(self, embedded_BLD: Tensor, present_BL: Tensor) -> Tensor:
         """State at the newest item."""
@@ -33,13 +32,13 @@ class Unit(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.heads = config.heads
-        self.norm = nn.LayerNorm(config.width)
-        self.project = nn.Linear(config.width, 4 * config.width)
-        self.position = nn.Parameter(torch.zeros(config.history))
-        self.attended_norm = nn.LayerNorm(config.width)
-        self.mix = nn.Linear(config.width, config.width)
-        self.dropout = Dropout(config.dropout)
+        self.heads = config.num_heads
+        self.norm = nn.LayerNorm(config.hidden_size)
+        self.project = nn.Linear(config.hidden_size, 4 * config.hidden_size)
+        self.position = nn.Parameter(torch.zeros(config.max_length))
+        self.attended_norm = nn.LayerNorm(config.hidden_size)
+        self.mix = nn.Linear(config.hidden_size, config.hidden_size)
+        self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, states_BLD: Tensor, visible_B1LL: Tensor) -> Tensor:
         """States [B, L, D] of the next block."""

@@ -2,9 +2,9 @@
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from student_train.config import ModelConfig
-from student_train.dropout import Dropout
 
 
 class SASRec(nn.Module):
@@ -12,10 +12,10 @@ class SASRec(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.positions = nn.Parameter(torch.randn(config.history, config.width) * 0.02)
-        self.dropout = Dropout(config.dropout)
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
-        self.norm = nn.LayerNorm(config.width)
+        self.positions = nn.Parameter(torch.randn(config.max_length, config.hidden_size) * 0.02)
+        self.dropout = nn.Dropout(config.dropout)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
+        self.norm = nn.LayerNorm(config.hidden_size)
 
     def forward(self, embedded_BLD: Tensor, present_BL: Tensor) -> Tensor:
         """State at the newest item."""
@@ -38,9 +38,8 @@ class Block(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        width = config.width
-        self.heads = config.heads
-        self.scale = (width // config.heads) ** -0.5
+        width = config.hidden_size
+        self.heads = config.num_heads
         self.attention_norm = nn.LayerNorm(width)
         self.query = nn.Linear(width, width)
         self.key_value = nn.Linear(width, 2 * width)
@@ -49,17 +48,18 @@ class Block(nn.Module):
             nn.LayerNorm(width),
             nn.Linear(width, width),
             nn.ReLU(),
-            Dropout(config.dropout),
+            nn.Dropout(config.dropout),
             nn.Linear(width, width),
         )
-        self.dropout = Dropout(config.dropout)
+        self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, queries_BQD: Tensor, context_BLD: Tensor, visible_B1QL: Tensor) -> Tensor:
         """States [B, Q, D] of the query positions."""
         query = self._split(self.query(self.attention_norm(queries_BQD)))
         key, value = map(self._split, self.key_value(self.attention_norm(context_BLD)).chunk(2, dim=-1))
-        logits_BHQL = (query @ key.transpose(-1, -2) * self.scale).masked_fill(~visible_B1QL, -torch.inf)
-        attended = self.dropout(logits_BHQL.softmax(-1)) @ value
+        attended = functional.scaled_dot_product_attention(
+            query, key, value, visible_B1QL, dropout_p=self.dropout.p if self.training else 0.0
+        )
         states_BQD = queries_BQD + self.dropout(self.mix(attended.transpose(1, 2).flatten(2)))
         return states_BQD + self.dropout(self.feed_forward(states_BQD))
 

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from student_train.models import backbone
 from student_train.config import ModelConfig
+from student_train.models import backbone
 
 INITIAL_SCALE = 0.02
 
@@ -18,14 +18,14 @@ Part = Callable[[Tensor | None], Tensor]
 class Student(nn.Module):
     """A sequential recommender."""
 
-    def __init__(self, name: str, shape: ModelConfig, n_items: int) -> None:
+    def __init__(self, model: ModelConfig, n_items: int) -> None:
         super().__init__()
         self.n_items = n_items
         self.items = nn.Embedding(n_items + 1, model.hidden_size, padding_idx=n_items)
-        self.backbone = backbone(name)(shape)
+        self.backbone = backbone(model.name)(model)
         self.output = nn.Embedding(n_items, model.hidden_size) if model.output == "separate" else None
         self.bias = nn.Parameter(torch.zeros(n_items))
-        # StudentOutput from the data: whether what was taken once is taken again.
+        # Learned from the data: whether what was taken once is taken again.
         self.repeat = nn.Parameter(torch.zeros(1))
         for table in (self.items, self.output):
             if table is not None:

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from cluster.averaging import RunningAverage
-from cluster.config import EngineConfig
+from cluster.config import DeepSpeedConfig
 
 
 def weights(*values: float, share: float) -> float:
@@ -53,7 +53,9 @@ def test_the_engine_gives_out_the_average_of_its_updates(stage: int) -> None:
     module = nn.Linear(4, 3)
     start = {name: p.detach().clone() for name, p in module.named_parameters()}
     optimizer = torch.optim.SGD(module.parameters(), 0.5)
-    engine = Engine(module, optimizer, EngineConfig(zero_stage=stage, accumulation=2, gradient_clip=0), 2, average=1.0)
+    engine = Engine(
+        module, optimizer, DeepSpeedConfig(zero_stage=stage, gradient_accumulation=2, gradient_clip=0), 2, average=1.0
+    )
     seen = [start]
     for number in range(6):
         engine.backward(engine(torch.ones(2, 4)).square().mean())

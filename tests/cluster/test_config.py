@@ -4,7 +4,7 @@ from typing import Literal
 import pytest
 from pydantic import Field, model_validator
 
-from cluster.config import Config, EngineConfig, load_config, read_yaml, split_config_option
+from cluster.config import Config, DeepSpeedConfig, load_config, read_yaml, split_config_option
 from cluster.errors import ConfigError
 
 
@@ -17,7 +17,7 @@ class ExampleConfig(Config):
     swap: bool = Field(False, description="Swap.")
     name: str = Field("x", min_length=1, description="Name.")
     file: Path | None = Field(None, description="File.")
-    engine: EngineConfig = EngineConfig()
+    engine: DeepSpeedConfig = DeepSpeedConfig()
 
     @model_validator(mode="after")
     def _agree(self) -> "ExampleConfig":
@@ -41,7 +41,7 @@ def test_command_line_wins_over_file_and_file_over_defaults(tmp_path: Path) -> N
     )
     config = load("--rounds", "7", "--config", file, "--deepspeed.zero-stage", "1", "--swap", "True", "--file", "a/b")
     assert config == ExampleConfig(
-        rate=0.01, rounds=7, swap=True, file=Path("a/b"), engine=EngineConfig(zero_stage=1, precision="bf16")
+        rate=0.01, rounds=7, swap=True, file=Path("a/b"), deepspeed=DeepSpeedConfig(zero_stage=1, precision="bf16")
     )
 
 

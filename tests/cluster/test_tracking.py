@@ -10,8 +10,8 @@ from cluster.config import TrackingConfig
 from cluster.errors import ConfigError
 from cluster.journal import Journal
 from cluster.mlflow_client import ServerAway
-from model_registry.versions import Registry
 from cluster.tracking import Tracker, absolute_uri
+from model_registry.versions import Registry
 from tests.mlflow_server import free_port, mlflow_server
 
 

@@ -16,7 +16,7 @@ ROAD = {
     "prepare": {"source": "synthetic", "rows": "every", "synthetic": {"items": 60, "users": 60}},
     "train-teacher": {"model": {"layers": 1, "width": 64, "heads": 2, "vocabulary": 512}, "epochs": 1, "max_rows": 100},
     "label": {"ranking": "ground", "max_new_tokens": 8},
-    "train": {"shape": {"width": 16, "layers": 1}, "epochs": 2},
+    "train": {"model": {"hidden_size": 16, "num_layers": 1}, "epochs": 2},
     "tune": {"trials": 2, "search": {"space": {"distillation.lam": "0.1..2"}}, "asha": {"max_epochs": 2, "grace": 1}},
 }
 

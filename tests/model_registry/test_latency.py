@@ -1,7 +1,7 @@
 from pathlib import Path
 
-from student_serve.recommender import Recommender
 from model_registry.latency import request_latency
+from student_serve.recommender import Recommender
 from tests.conftest import MakeStudent
 
 

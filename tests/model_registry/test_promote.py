@@ -11,13 +11,13 @@ import pytest
 
 from cluster.config import TrackingConfig
 from cluster.errors import ModelError, OutputError
-from model_registry.versions import Registry
 from cluster.storage import read_manifest
 from cluster.tracking import Tracker
-from model_registry.champion import CLAIM, set_champion, roll_back
-from model_registry.promote import promote, rollback
+from model_registry.champion import CLAIM, roll_back, set_champion
 from model_registry.config import PromoteConfig, RollbackConfig
+from model_registry.promote import promote, rollback
 from model_registry.register import register_student
+from model_registry.versions import Registry
 
 pytestmark = pytest.mark.engine
 

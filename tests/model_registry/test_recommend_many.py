@@ -10,10 +10,10 @@ import pytest
 from cluster.errors import DataError, ModelError
 from cluster.storage import read_manifest
 from dllm2rec import main
-from student_serve.recommender import Recommender
 from model_registry.recommend import recommend
 from model_registry.recommend_config import RecommendConfig
 from model_registry.recommend_many import PIECE, Scorer, _pieces
+from student_serve.recommender import Recommender
 from tests.conftest import MakeStudent
 
 HISTORIES = [["i1", "Title 2"], [], ["i3", "no item"], ["nothing", "known"], None] * 5

@@ -4,11 +4,11 @@ import mlflow
 import pytest
 
 from cluster.errors import ModelError, StaleInputError
-from model_registry.versions import Registry
 from cluster.storage import fingerprint, read_manifest
 from cluster.tracking import Tracker
 from dllm2rec import main
 from model_registry.register import register_student
+from model_registry.versions import Registry
 
 pytestmark = pytest.mark.engine
 

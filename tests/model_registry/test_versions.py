@@ -7,8 +7,8 @@ import pytest
 from mlflow.models import infer_signature
 
 from cluster.errors import ConfigError, ModelError
-from model_registry.versions import Registry, ServedModel
 from cluster.tracking import Tracker
+from model_registry.versions import Registry, ServedModel
 
 pytestmark = pytest.mark.engine
 

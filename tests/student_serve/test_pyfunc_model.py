@@ -12,10 +12,10 @@ import mlflow
 import pandas as pd
 import pytest
 
-from model_registry.versions import Registry
 from cluster.tracking import Tracker
-from student_serve.recommender import Recommender
 from model_registry.register import SIGNATURE, register_student
+from model_registry.versions import Registry
+from student_serve.recommender import Recommender
 from tests.mlflow_server import free_port, listening
 
 pytestmark = pytest.mark.engine

@@ -8,10 +8,10 @@ import torch
 from cluster.errors import ModelError
 from data_prep.schema import ITEMS_FILE
 from student_serve.recommender import MODEL_FILE, Recommender
-from student_train.config import DistillationConfig, ModelConfig
-from student_train.exported import ExportedStudent, export_student
-from student_train.distilled_student import DistilledStudent, fold
 from student_train.components import BACKBONES
+from student_train.config import DistillationConfig, ModelConfig
+from student_train.distilled_student import DistilledStudent, fold
+from student_train.exported import ExportedStudent, export_student
 from student_train.models.student import Student
 from tests.conftest import MakeStudent
 from tests.student_train.conftest import N_ITEMS
@@ -32,27 +32,27 @@ def test_only_the_newest_items_of_a_long_history_count(make_student: MakeStudent
 @pytest.mark.parametrize("name", BACKBONES)
 def test_onnx_exported_and_training_model_agree(dataset: Path, tmp_path: Path, name: str, output: str) -> None:
     torch.manual_seed(0)
-    shape = ModelConfig(width=16, heads=2, layers=2, history=6, output=output)
-    learner = DistilledStudent(name, shape, N_ITEMS, torch.randn(N_ITEMS, 32), DistillationConfig()).eval()
+    model = ModelConfig(name=name, hidden_size=16, num_heads=2, num_layers=2, max_length=6, output=output)
+    distilled = DistilledStudent(model, N_ITEMS, torch.randn(N_ITEMS, 32), DistillationConfig()).eval()
     with torch.no_grad():
-        learner.student.bias.normal_()
-        learner.student.repeat.fill_(0.7)
-    student = Student(name, shape, N_ITEMS)
-    student.load_state_dict(fold(learner.state_dict(), learner))
-    export_student(tmp_path, student, name, shape, dataset / ITEMS_FILE)
+        distilled.student.bias.normal_()
+        distilled.student.repeat.fill_(0.7)
+    student = Student(model, N_ITEMS)
+    student.load_state_dict(fold(distilled.state_dict(), distilled))
+    export_student(tmp_path, student, model, dataset / ITEMS_FILE)
     exported, served = ExportedStudent.load(tmp_path), Recommender(tmp_path)
     histories = [[3], [], [1, 2, 3, 4, 5, 6], [9, 9, 1], [7, 8, 1, 2, 3, 4, 5, 6]]
     for block in (histories, histories[:1]):
         padded = torch.tensor([([N_ITEMS] * 6 + history)[-6:] for history in block])
-        expected = learner(padded).scores
+        expected = distilled(padded).scores
         assert torch.allclose(exported.scores(block), expected, atol=1e-4)
         assert torch.allclose(torch.from_numpy(served.scores(block)), expected, atol=1e-4)
 
 
 def test_the_item_table_is_stored_once(dataset: Path, tmp_path: Path) -> None:
-    shape = ModelConfig(width=512, heads=2, layers=1, history=5)
-    student = Student("gru4rec", shape, N_ITEMS)
-    export_student(tmp_path, student, "gru4rec", shape, dataset / ITEMS_FILE)
+    model = ModelConfig(name="gru4rec", hidden_size=512, num_heads=2, num_layers=1, max_length=5)
+    student = Student(model, N_ITEMS)
+    export_student(tmp_path, student, model, dataset / ITEMS_FILE)
     weights = sum(4 * parameter.numel() for parameter in student.parameters())
     assert weights < (tmp_path / MODEL_FILE).stat().st_size < 1.01 * weights + 50_000
 

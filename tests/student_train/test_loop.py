@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from cluster.config import EngineConfig
+from cluster.config import DeepSpeedConfig
 from cluster.errors import UserError
 from student_train.config import DistillationConfig, LossConfig, ModelConfig, TrainConfig
 from student_train.evaluation import evaluate, metric_means
@@ -14,17 +14,17 @@ from student_train.loop import TrainerState, build, fit
 from student_train.train import load_data
 
 pytestmark = pytest.mark.engine
-SHAPE = ModelConfig(width=16, heads=2, layers=1, history=5, dropout=0.1)
+MODEL = ModelConfig(hidden_size=16, num_heads=2, num_layers=1, max_length=5, dropout=0.1)
 
 
 def config(dataset: Path, labels: Path | None = None, **changes: object) -> TrainConfig:
     settings = {
         "dataset": dataset,
         "labels": labels,
-        "shape": SHAPE,
-        "objective": LossConfig(name="softmax"),
+        "model": MODEL,
+        "loss": LossConfig(name="softmax"),
         "learning_rate": 0.01,
-        "batch": 32,
+        "batch_size": 32,
         "epochs": 6,
     }
     return TrainConfig(**(settings | changes))
@@ -37,7 +37,7 @@ def ignore(progress: TrainerState, save: Callable[[Path], None]) -> bool:
 
 @pytest.mark.parametrize("student", ["gru4rec", "sasrec", "dros"])
 def test_a_student_learns_the_rule_of_the_data(dataset: Path, student: str) -> None:
-    settings = config(dataset, student=student, epochs=25, objective=LossConfig(name="softmax", dro_weight=0.02))
+    settings = config(dataset, student=student, epochs=25, loss=LossConfig(name="softmax", dro_weight=0.02))
     _, progress = fit(settings, load_data(settings), ignore)
     assert progress.best["hr@5"] > 0.6
     assert progress.best["ndcg@20"] == max(record["ndcg@20"] for record in progress.history)
@@ -85,7 +85,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_step_and_names_rows(dataset:
 
 @pytest.mark.parametrize("stage", [0, 2])
 def test_a_resumed_training_ends_where_an_undisturbed_one_does(dataset: Path, tmp_path: Path, stage: int) -> None:
-    settings = config(dataset, epochs=4, engine=EngineConfig(zero_stage=stage), shape=SHAPE)
+    settings = config(dataset, epochs=4, deepspeed=DeepSpeedConfig(zero_stage=stage), model=MODEL)
 
     def save_second(progress: TrainerState, save: Callable[[Path], None]) -> bool:
         if progress.epoch == 2:
@@ -103,7 +103,7 @@ def test_a_distilled_student_trains_in_bfloat16(dataset: Path, labels: Path, str
         dataset,
         labels,
         epochs=10,
-        engine=EngineConfig(zero_stage=1, precision="bf16"),
+        deepspeed=DeepSpeedConfig(zero_stage=1, precision="bf16"),
         distillation=DistillationConfig(strategy=strategy),
     )
     _, progress = fit(settings, load_data(settings), ignore)
@@ -114,7 +114,7 @@ def test_a_distilled_student_trains_in_bfloat16(dataset: Path, labels: Path, str
 def test_every_zero_stage_trains_like_stage_zero(dataset: Path, labels: Path, stage: int) -> None:
     histories = []
     for zero_stage in (0, stage):
-        settings = config(dataset, labels, epochs=2, engine=EngineConfig(zero_stage=zero_stage))
+        settings = config(dataset, labels, epochs=2, deepspeed=DeepSpeedConfig(zero_stage=zero_stage))
         histories.append(fit(settings, load_data(settings), ignore)[1].history)
     for plain, sharded in zip(*histories, strict=True):
         assert plain == pytest.approx(sharded, rel=1e-3, abs=0.04)

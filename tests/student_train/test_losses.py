@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch.nn import functional
 
+from student_train.components import LOSSES
 from student_train.config import LossConfig
 from student_train.losses import objective
 from student_train.losses.base import Items
 from student_train.losses.dro import dro, propensity
-from student_train.components import LOSSES
 
 SCORES = torch.tensor([[0.5, -1.0, 2.0], [1.0, 0.0, -0.5]], dtype=torch.float64)
 TARGET = torch.tensor([2, 0])

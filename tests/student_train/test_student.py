@@ -5,10 +5,10 @@ import torch
 from pydantic import ValidationError
 
 from cluster.errors import ConfigError
-from student_train.models.gru4rec import GRU4Rec
 from student_train.config import DistillationConfig, ModelConfig
 from student_train.distillation.embedding import projector, standardise
 from student_train.distilled_student import DistilledStudent, fold
+from student_train.models.gru4rec import GRU4Rec
 from student_train.models.student import Student
 
 N = 11
@@ -16,13 +16,13 @@ STUDENTS = ["gru4rec", "caser", "sasrec", "dros", "hstu"]
 HISTORY = torch.tensor([[N, N, 3, 4, 5], [1, 2, 3, 4, 5], [N, N, N, N, 7]])
 
 
-def shape(**changes: object) -> ModelConfig:
+def model(name: str = "sasrec", **changes: object) -> ModelConfig:
     return ModelConfig(**({"width": 8, "heads": 2, "layers": 2, "history": 5} | changes))
 
 
 def build(name: str, **changes: object) -> Student:
     torch.manual_seed(0)
-    return Student(name, shape(**changes), N).eval()
+    return Student(model(name, **changes), N).eval()
 
 
 @pytest.mark.parametrize("output", ["tied", "separate"])
@@ -48,7 +48,7 @@ def test_the_order_of_the_history_matters(name: str) -> None:
 
 def test_gru4rec_equals_torch_gru_on_each_unpadded_history() -> None:
     torch.manual_seed(0)
-    backbone = GRU4Rec(shape(layers=1)).eval()
+    backbone = GRU4Rec(model(num_layers=1)).eval()
     embedded = torch.randn(3, 5, 8)
     found = backbone(embedded, HISTORY != N)
     for row, length in enumerate([3, 5, 1]):
@@ -58,7 +58,7 @@ def test_gru4rec_equals_torch_gru_on_each_unpadded_history() -> None:
 
 def test_heads_that_do_not_divide_the_width_are_refused() -> None:
     with pytest.raises(ValidationError, match="heads 3 must divide width 8"):
-        shape(heads=3)
+        model(num_heads=3)
 
 
 CASES = [
@@ -76,7 +76,7 @@ CASES = [
 def learner(name: str, output: str, **distillation: object) -> DistilledStudent:
     torch.manual_seed(0)
     config = DistillationConfig(ed_weight=0.7, **distillation)
-    return DistilledStudent(name, shape(output=output), N, torch.randn(N, 32) * 50 + 3, config).eval()
+    return DistilledStudent(model(name, output=output), N, torch.randn(N, 32) * 50 + 3, config).eval()
 
 
 @pytest.mark.parametrize(("output", "distillation"), CASES)
@@ -85,7 +85,7 @@ def test_the_folded_student_scores_like_the_learner_and_is_as_small_as_the_plain
     name: str, output: str, distillation: dict[str, object]
 ) -> None:
     taught = learner(name, output, **distillation)
-    folded = Student(name, shape(output=output), N).eval()
+    folded = Student(model(name, output=output), N).eval()
     folded.load_state_dict(fold(taught.state_dict(), taught))
     assert torch.allclose(folded(HISTORY), taught(HISTORY).scores, atol=1e-5)
     assert {k: v.shape for k, v in folded.state_dict().items()} == {

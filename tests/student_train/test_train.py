@@ -10,14 +10,14 @@ import mlflow
 import pyarrow.parquet as pq
 import pytest
 
-from cluster.config import EngineConfig, TrackingConfig, ResourcesConfig
+from cluster.config import DeepSpeedConfig, ResourcesConfig, TrackingConfig
 from cluster.errors import ConfigError, OutputError, StaleInputError
 from cluster.storage import read_manifest
 from cluster.tracking import Tracker
 from data_prep.schema import EMBEDDINGS_FILE, RANKS
+from model_registry.gate import Validation
 from student_train.config import DistillationConfig, LossConfig, ModelConfig, TrainConfig
 from student_train.exported import ExportedStudent
-from model_registry.gate import Validation
 from student_train.train import check_inputs, train
 
 
@@ -25,10 +25,10 @@ def config(dataset: Path, output: Path, **changes: object) -> TrainConfig:
     settings = {
         "dataset": dataset,
         "output": output,
-        "shape": ModelConfig(width=16, heads=2, layers=1, history=5, dropout=0.1),
-        "objective": LossConfig(name="softmax"),
+        "model": ModelConfig(hidden_size=16, num_heads=2, num_layers=1, max_length=5, dropout=0.1),
+        "loss": LossConfig(name="softmax"),
         "learning_rate": 0.01,
-        "batch": 16,
+        "batch_size": 16,
         "epochs": 4,
     }
     return TrainConfig(**(settings | changes))
@@ -44,9 +44,9 @@ def distilled(
     ray_local: None, dataset: Path, labels: Path, tracking: TrackingConfig, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     """A student of two workers, recorded and registered."""
-    two = ResourcesConfig(count=2, cpus=0.5)
+    two = ResourcesConfig(workers=2, cpus=0.5)
     settings = config(dataset, tmp_path_factory.mktemp("trained") / "student", labels=labels, workers=two)
-    update = {"engine": EngineConfig(zero_stage=3), "tracking": tracking, "register_as": "distilled"}
+    update = {"engine": DeepSpeedConfig(zero_stage=3), "tracking": tracking, "register_as": "distilled"}
     return train(settings.model_copy(update=update))
 
 
@@ -144,7 +144,7 @@ class DiesOnce:
 @pytest.mark.engine
 def test_more_workers_than_the_cluster_has_are_refused_at_once(ray_local: None, dataset: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"64 training workers ask for 64 CPU, the cluster has 2"):
-        train(config(dataset, tmp_path / "student", workers=ResourcesConfig(count=64)))
+        train(config(dataset, tmp_path / "student", resources=ResourcesConfig(workers=64)))
     assert not any(tmp_path.iterdir())
 
 

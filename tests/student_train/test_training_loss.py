@@ -8,18 +8,18 @@ import pytest
 import torch
 from torch import Tensor
 
+from student_train.components import LOSSES, STRATEGIES
 from student_train.config import DistillationConfig, LossConfig, ModelConfig, TrainConfig
 from student_train.distillation.official import official_weights
-from student_train.distilled_student import StudentOutput, DistilledStudent
+from student_train.distilled_student import DistilledStudent, StudentOutput
 from student_train.losses.dro import dro, propensity
-from student_train.components import LOSSES, STRATEGIES
 from student_train.rows import Rows, TeacherLabels
 from student_train.training_loss import TrainingLoss
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "official_losses.json").read_text())
 N = 12
 COUNT = torch.arange(N)
-SHAPE = ModelConfig(width=8, heads=1, layers=1, history=4, dropout=0)
+MODEL = ModelConfig(hidden_size=8, num_heads=1, num_layers=1, max_length=4, dropout=0)
 
 
 def rows(teacher: bool = True) -> Rows:
@@ -41,7 +41,7 @@ def learner(config: TrainConfig) -> DistilledStudent:
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_every_strategy_teaches_under_every_objective(strategy: str, loss: str) -> None:
     distillation = DistillationConfig(strategy=strategy, top_k=4)
-    config = TrainConfig(shape=SHAPE, objective=LossConfig(name=loss), distillation=distillation)
+    config = TrainConfig(model=MODEL, loss=LossConfig(name=loss), distillation=distillation)
     taught, step = learner(config), TrainingLoss(config, COUNT)
     optimizer = torch.optim.Adam(taught.parameters(), 0.01)
     distilled = []
@@ -58,8 +58,8 @@ def test_every_strategy_teaches_under_every_objective(strategy: str, loss: str) 
 def test_the_parts_add_up_with_their_weights() -> None:
     config = TrainConfig(
         student="dros",
-        shape=SHAPE,
-        objective=LossConfig(dro_weight=0.25),
+        model=MODEL,
+        loss=LossConfig(dro_weight=0.25),
         distillation=DistillationConfig(strategy="dllm2rec", top_k=4, lam=0.5),
     )
     taught, batch = learner(config), rows()
@@ -73,8 +73,8 @@ def test_the_parts_add_up_with_their_weights() -> None:
 
 
 def test_a_plain_student_has_its_own_loss_alone() -> None:
-    config = TrainConfig(shape=SHAPE)
-    plain = DistilledStudent("sasrec", SHAPE, N, None, config.distillation)
+    config = TrainConfig(model=MODEL)
+    plain = DistilledStudent("sasrec", MODEL, N, None, config.distillation)
     losses = TrainingLoss(config, COUNT)(plain, rows(teacher=False), torch.Generator())
     assert losses.dro.item() == losses.distillation.item() == losses.cloze.item() == 0.0
 
@@ -94,15 +94,15 @@ class Asked:
 @pytest.mark.parametrize(
     ("changes", "whole"),
     [
-        ({"objective": LossConfig(name="bce", negatives=2)}, False),
-        ({"objective": LossConfig(name="bce"), "student": "dros"}, True),
-        ({"objective": LossConfig(name="bce", dro_weight=0.0), "student": "dros"}, False),
-        ({"objective": LossConfig(name="gbce", dro_weight=0.1)}, True),
-        ({"objective": LossConfig(name="softmax")}, True),
+        ({"loss": LossConfig(name="bce", negatives=2)}, False),
+        ({"loss": LossConfig(name="bce"), "student": "dros"}, True),
+        ({"loss": LossConfig(name="bce", dro_weight=0.0), "student": "dros"}, False),
+        ({"loss": LossConfig(name="gbce", dro_weight=0.1)}, True),
+        ({"loss": LossConfig(name="softmax")}, True),
     ],
 )
 def test_the_catalogue_is_scored_only_where_a_loss_needs_it(changes: dict[str, Any], whole: bool) -> None:
-    config = TrainConfig(shape=SHAPE, distillation=DistillationConfig(lam=0, cloze=0), **changes)
+    config = TrainConfig(model=MODEL, distillation=DistillationConfig(lam=0, cloze=0), **changes)
     asked = Asked(config)
     TrainingLoss(config, COUNT)(asked, rows(), torch.Generator())
     assert [items is None for items in asked.items] == [whole]
@@ -117,7 +117,7 @@ def test_the_official_form_gives_the_official_codes_figures(case: dict[str, Any]
     distance = torch.tensor(case["teacher_distances"], dtype=torch.float64)
     gammas = {name: case[name] for name in ("gamma_position", "gamma_confidence", "gamma_consistency")}
     config = TrainConfig(
-        objective=LossConfig(name="bce", dro_weight=case["alpha"], dro_beta=case["beta"]),
+        loss=LossConfig(name="bce", dro_weight=case["alpha"], dro_beta=case["beta"]),
         distillation=DistillationConfig(strategy="dllm2rec-official", lam=case["lam"], top_k=3, **gammas),
     )
     target, negative = torch.tensor(case["target"]), torch.tensor(case["negative"])

@@ -8,7 +8,7 @@ import pytest
 import ray
 
 from teacher_infer.config import LabelConfig, VllmConfig
-from teacher_infer.label import teach
+from teacher_infer.label import label
 from tests.teacher_fixtures import TinyTeacher
 
 Ask = Callable[..., Any]
@@ -41,4 +41,4 @@ def ground_config(tiny_teacher: TinyTeacher, output: Path, **options: Any) -> La
 @pytest.fixture(scope="package")
 def grounded(tiny_teacher: TinyTeacher, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Labels of an undisturbed job."""
-    return teach(ground_config(tiny_teacher, tmp_path_factory.mktemp("labels") / "ground"))
+    return label(ground_config(tiny_teacher, tmp_path_factory.mktemp("labels") / "ground"))

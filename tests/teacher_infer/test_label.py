@@ -21,7 +21,7 @@ from data_prep.schema import (
     sequence_files,
 )
 from teacher_infer.config import LabelConfig
-from teacher_infer.label import teach
+from teacher_infer.label import label
 from tests.teacher_fixtures import TITLES, write_dataset
 
 TOP_K = 10
@@ -37,7 +37,7 @@ def labelled(tiny_teacher, ranking, output, **options):
         output=output,
         **options,
     )
-    return teach(config)
+    return label(config)
 
 
 @pytest.fixture(scope="module")
@@ -157,7 +157,7 @@ def test_score_chooses_among_the_candidates_of_another_teacher(tiny_teacher, emb
     ):
         assert set(one["items"]) == set(other["items"])
     with pytest.raises(ConfigError, match=r"--top-k 11 asks for more than the 10 candidates"):
-        teach(
+        label(
             LabelConfig(
                 dataset=tiny_teacher.dataset,
                 teacher=str(tiny_teacher.teacher),
@@ -192,21 +192,21 @@ def test_a_teacher_of_another_data_set_is_refused(tiny_teacher, tmp_path):
 def test_a_list_longer_than_the_catalogue_is_refused(tiny_dataset, tmp_path):
     config = LabelConfig(dataset=tiny_dataset, teacher="minilm", ranking="embed", top_k=24, output=tmp_path / "labels")
     with pytest.raises(ConfigError, match=r"24 items less 5 of the history"):
-        teach(config)
+        label(config)
     assert not (tmp_path / "labels").exists()
 
 
 def test_a_text_embedding_model_cannot_ground(tiny_dataset, tmp_path):
     with pytest.raises(ConfigError, match="--ranking embed"):
-        teach(LabelConfig(dataset=tiny_dataset, teacher="minilm", output=tmp_path / "labels"))
+        label(LabelConfig(dataset=tiny_dataset, teacher="minilm", output=tmp_path / "labels"))
 
 
 def test_a_missing_data_set_is_refused(tmp_path):
     with pytest.raises(StaleInputError, match="dllm2rec prepare"):
-        teach(LabelConfig(dataset=tmp_path / "nothing", teacher="minilm", output=tmp_path / "labels"))
+        label(LabelConfig(dataset=tmp_path / "nothing", teacher="minilm", output=tmp_path / "labels"))
 
 
 def test_an_output_that_holds_something_else_is_refused(tiny_dataset, tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(OutputError):
-        teach(LabelConfig(dataset=tiny_dataset, teacher="minilm", ranking="embed", top_k=5, output=tmp_path))
+        label(LabelConfig(dataset=tiny_dataset, teacher="minilm", ranking="embed", top_k=5, output=tmp_path))

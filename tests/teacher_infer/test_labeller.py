@@ -9,8 +9,8 @@ from teacher_infer.config import LabelConfig
 from teacher_infer.job import Job
 from teacher_infer.labeller import GIVEN_UP, Label
 from teacher_infer.rankers import Ranked, Rows
-from teacher_infer.store import plan
 from teacher_infer.stats import Stats
+from teacher_infer.store import plan
 
 
 class First:

@@ -48,7 +48,7 @@ class FindsNoCatalogue(Doubles):
 
 
 def results(work: type[Work], folder: Path, pieces: int = 1, **settings: float) -> list[dict[str, Any]]:
-    config = LabelConfig(dataset=folder, output=folder, engine=VllmConfig(cpus=0.5), **settings)
+    config = LabelConfig(dataset=folder, output=folder, vllm=VllmConfig(cpus=0.5), **settings)
     return list(work_through(work, Job(config, folder), range(pieces)))
 
 

@@ -20,7 +20,7 @@ from cluster.errors import ConfigError, StaleInputError, UserError
 from cluster.storage import MANIFEST_FILE, read_manifest
 from data_prep.schema import SPLITS, failure_file, label_file, label_files
 from teacher_infer.config import LabelConfig, VllmConfig
-from teacher_infer.label import teach
+from teacher_infer.label import label
 from tests.teacher_fixtures import ROWS, TITLES, write_dataset
 from tests.teacher_infer.conftest import ground_config
 
@@ -53,7 +53,7 @@ def actors():
 
 @pytest.fixture(scope="module")
 def undisturbed_beam(tiny_teacher, tmp_path_factory):
-    return teach(ground_config(tiny_teacher, tmp_path_factory.mktemp("undisturbed") / "beam", ranking="beam", top_k=5))
+    return label(ground_config(tiny_teacher, tmp_path_factory.mktemp("undisturbed") / "beam", ranking="beam", top_k=5))
 
 
 def test_a_killed_actor_is_replaced_within_the_run(tiny_teacher, grounded, tmp_path):
@@ -71,7 +71,7 @@ def test_a_killed_actor_is_replaced_within_the_run(tiny_teacher, grounded, tmp_p
 
     killer = threading.Thread(target=kill)
     killer.start()
-    teach(ground_config(tiny_teacher, tmp_path / "labels"))
+    label(ground_config(tiny_teacher, tmp_path / "labels"))
     killer.join()
     assert killed and killed[0] < len(shards(grounded))
     assert rows(tmp_path / "labels") == rows(grounded)
@@ -95,7 +95,7 @@ def test_a_killed_driver_is_followed_by_one_that_does_the_rest(tiny_teacher, und
     begun = {shard: shard.stat().st_mtime_ns for shard in shards(tmp_path / "labels")}
     assert 3 <= len(begun) < len(shards(undisturbed_beam))
     assert not (tmp_path / "labels" / MANIFEST_FILE).exists()
-    teach(wanted)
+    label(wanted)
     assert "rows are labelled already" in capfd.readouterr().out
     assert {shard: shard.stat().st_mtime_ns for shard in begun} == begun
     assert rows(tmp_path / "labels") == rows(undisturbed_beam)
@@ -106,14 +106,14 @@ def test_a_killed_driver_is_followed_by_one_that_does_the_rest(tiny_teacher, und
 
 def test_a_finished_job_is_not_done_again(tiny_teacher, grounded, capfd):
     manifest = (grounded / MANIFEST_FILE).read_bytes()
-    teach(ground_config(tiny_teacher, grounded))
+    label(ground_config(tiny_teacher, grounded))
     assert "every row is labelled already" in capfd.readouterr().out
     assert (grounded / MANIFEST_FILE).read_bytes() == manifest
 
 
 def test_a_changed_job_is_refused(tiny_teacher, grounded):
     with pytest.raises(StaleInputError, match=r"max_new_tokens \(32, now 8\)"):
-        teach(ground_config(tiny_teacher, grounded, max_new_tokens=8))
+        label(ground_config(tiny_teacher, grounded, max_new_tokens=8))
 
 
 def test_prompts_that_read_alike_are_answered_once(tiny_teacher, grounded):
@@ -141,7 +141,7 @@ def histories_with(dataset, item):
 
 def test_failed_rows_are_recorded_and_the_others_labelled(untitled, ray_local, tmp_path):
     failing = histories_with(untitled, 7)
-    output = teach(config(untitled, tmp_path / "labels", max_failures=0.5))
+    output = label(config(untitled, tmp_path / "labels", max_failures=0.5))
     assert len(rows(output)) == ALL_ROWS - len(failing)
     files = [failure_file(output, split, number) for split in SPLITS for number in range(20)]
     failures = pa.concat_tables(pq.read_table(file) for file in files if file.is_file()).to_pylist()
@@ -154,7 +154,7 @@ def test_failed_rows_are_recorded_and_the_others_labelled(untitled, ray_local, t
 
 def test_too_many_failures_stop_the_job_and_leave_what_was_done(untitled, ray_local, tmp_path):
     with pytest.raises(UserError, match=r"rows failed, more than --max-failures 0.01 allows \(row \d+: item 7 of"):
-        teach(config(untitled, tmp_path / "labels"))
+        label(config(untitled, tmp_path / "labels"))
     assert not (tmp_path / "labels" / MANIFEST_FILE).exists()
     assert shards(tmp_path / "labels")
 
@@ -162,4 +162,4 @@ def test_too_many_failures_stop_the_job_and_leave_what_was_done(untitled, ray_lo
 def test_engines_without_room_fail_within_the_stated_time(tiny_dataset, ray_local, tmp_path):
     engine = VllmConfig(cpus=64, autoscale=True)
     with pytest.raises(ConfigError, match=r"no room within 2 s: they ask for 64 CPU, free are \d"):
-        teach(config(tiny_dataset, tmp_path / "labels", engine=engine, placement_timeout=2))
+        label(config(tiny_dataset, tmp_path / "labels", engine=engine, placement_timeout=2))

@@ -8,8 +8,8 @@ from safetensors.torch import load_file
 from cluster.errors import OutputError, StaleInputError
 from cluster.storage import MANIFEST_FILE
 from data_prep.schema import EMBEDDINGS_TENSOR, failure_file, label_file, labels_schema
-from teacher_infer.store import LabelStore, plan
 from teacher_infer.stats import Stats
+from teacher_infer.store import LabelStore, plan
 
 MADE_FROM = {"dataset": "a" * 64, "teacher": "b" * 64, "top_k": 20}
 

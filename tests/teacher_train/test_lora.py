@@ -5,7 +5,7 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
-from cluster.config import EngineConfig
+from cluster.config import DeepSpeedConfig
 from cluster.engine import Engine
 from cluster.errors import ConfigError
 from teacher_train.config import LoraConfig, ModelConfig, TrainTeacherConfig
@@ -20,9 +20,9 @@ TOKENS = torch.tensor([[0, 5, 6, 7, 8, 9]])
 @pytest.fixture
 def base(tiny_dataset, tmp_path):
     """A small model's directory."""
-    shape = ModelConfig(layers=2, width=64, heads=2, vocabulary=512)
+    model = ModelConfig(num_layers=2, hidden_size=64, num_heads=2, vocabulary=512)
     directory = tmp_path / "base"
-    write_start(TrainTeacherConfig(dataset=tiny_dataset, model=shape, max_tokens=128), directory)
+    write_start(TrainTeacherConfig(dataset=tiny_dataset, model=model, max_tokens=128), directory)
     torch.manual_seed(0)
     lm = open_model(None, directory)
     write_weights(lm, dict(lm.named_parameters()), directory)
@@ -48,7 +48,7 @@ def adapted(base, config=LORA, recompute=False, **settings):
     module = ResponseLoss(add_adapter(lm, config))
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=1e-2)
-    return Engine(module, optimizer, EngineConfig(**settings), 1, keep_frozen=False)
+    return Engine(module, optimizer, DeepSpeedConfig(**settings), 1, keep_frozen=False)
 
 
 def weights_of(engine):

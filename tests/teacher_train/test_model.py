@@ -17,7 +17,7 @@ from teacher_train.model import (
 )
 from teacher_train.packing import joined
 
-SMALL = ModelConfig(layers=2, width=64, heads=2, vocabulary=512)
+SMALL = ModelConfig(num_layers=2, hidden_size=64, num_heads=2, vocabulary=512)
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def examples():
 @pytest.mark.parametrize(("width", "heads"), [(128, 8), (100, 3), (256, 2)])
 def test_head_sizes_that_vllm_does_not_serve_are_refused(width, heads):
     with pytest.raises(ConfigError, match="serves 32 and 64"):
-        check_model(TrainTeacherConfig(model=ModelConfig(width=width, heads=heads)))
+        check_model(TrainTeacherConfig(model=ModelConfig(hidden_size=width, num_heads=heads)))
 
 
 def test_a_missing_model_to_start_from_is_refused(tmp_path):
@@ -72,7 +72,7 @@ def test_padding_does_not_change_the_loss(started):
     assert ResponseLoss(lm)(*longer).item() == pytest.approx(ResponseLoss(lm)(*batch).item(), rel=1e-5)
 
 
-SHAPES = {
+MODELS = {
     "llama": {"num_key_value_heads": 2},
     "qwen2": {"num_key_value_heads": 2},
     "gpt_neox": {},
@@ -82,10 +82,10 @@ SHAPES = {
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
-@pytest.mark.parametrize("kind", SHAPES)
+@pytest.mark.parametrize("kind", MODELS)
 def test_packed_rows_have_the_loss_they_have_alone(kind, attention):
     shape = {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
-    config = AutoConfig.for_model(kind, vocab_size=32, max_position_embeddings=64, **shape, **SHAPES[kind])
+    config = AutoConfig.for_model(kind, vocab_size=32, max_position_embeddings=64, **shape, **MODELS[kind])
     torch.manual_seed(0)
     lm = AutoModelForCausalLM.from_config(config, attn_implementation=attention).eval()
     with torch.no_grad():

@@ -9,7 +9,7 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from cluster.config import EngineConfig, ResourcesConfig
+from cluster.config import DeepSpeedConfig, ResourcesConfig
 from cluster.errors import ConfigError, OutputError, StaleInputError
 from cluster.storage import fingerprint, read_manifest
 from data_prep.reading import read_titles
@@ -78,8 +78,8 @@ def test_adapters_train_partitioned_and_packed_and_are_merged(tiny_teacher, tmp_
         epochs=2,
         micro_batch=2,
         learning_rate=2e-3,
-        engine=EngineConfig(zero_stage=3, accumulation=2),
-        workers=ResourcesConfig(count=2),
+        deepspeed=DeepSpeedConfig(zero_stage=3, gradient_accumulation=2),
+        resources=ResourcesConfig(workers=2),
         output=tmp_path / "merged",
     )
     teacher = train_teacher(config)
@@ -101,7 +101,7 @@ def test_adapters_can_stay_apart(tiny_teacher, tmp_path):
         epochs=1,
         micro_batch=8,
         max_rows=64,
-        engine=EngineConfig(zero_stage=2, precision="bf16"),
+        deepspeed=DeepSpeedConfig(zero_stage=2, precision="bf16"),
         output=tmp_path / "teacher",
     )
     teacher = train_teacher(config)
@@ -143,7 +143,9 @@ def test_the_same_command_goes_on_after_a_kill(tiny_teacher, tmp_path):
 def test_head_size_is_checked_before_work_starts(tiny_dataset, tmp_path):
     with pytest.raises(ConfigError, match="heads of size 16"):
         train_teacher(
-            TrainTeacherConfig(dataset=tiny_dataset, model=ModelConfig(width=64, heads=4), output=tmp_path / "teacher")
+            TrainTeacherConfig(
+                dataset=tiny_dataset, model=ModelConfig(hidden_size=64, num_heads=4), output=tmp_path / "teacher"
+            )
         )
     assert not (tmp_path / "teacher").exists()
 

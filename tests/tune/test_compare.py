@@ -5,18 +5,18 @@ import re
 from pathlib import Path
 
 import pytest
+from compare import compare as verb
 from mlflow import MlflowClient
 
 from cluster.config import TrackingConfig
 from cluster.storage import read_manifest
-from compare import compare as verb
+from tests.tune.test_runs import config
 from tune.compare_report import RANKING
 from tune.compare_runs import Result, train_one
-from tests.tune.test_runs import config
 
 pytestmark = pytest.mark.engine
 
-QUICK = {"learning_rate": 0.01, "batch": 64, "epochs": 2}
+QUICK = {"learning_rate": 0.01, "batch_size": 64, "epochs": 2}
 
 
 @pytest.mark.usefixtures("ray_local")

@@ -6,19 +6,19 @@ from typing import Any
 import pytest
 
 from cluster.errors import ConfigError
+from student_train.config import ModelConfig, TrainConfig
 from tune.compare import _open
 from tune.compare_config import CompareConfig
 from tune.compare_runs import Result, done, plan, save
-from student_train.config import ModelConfig, TrainConfig
 
 STUDENTS = {"SASRec": {"student": "sasrec"}, "DROS": {"student": "dros", "loss": {"name": "bce"}}}
 STRATEGIES = {"soft": {}, "official": {"distillation": {"strategy": "dllm2rec-official", "ed_weight": 0.0}}}
 
 
 def config(dataset: Path, labels: Path | None, **changes: Any) -> CompareConfig:
-    shape = ModelConfig(width=8, heads=1, layers=1, history=5)
+    model = ModelConfig(hidden_size=8, num_heads=1, num_layers=1, max_length=5)
     distillation = {"top_k": 5}
-    train = {"dataset": dataset, "labels": labels, "shape": shape.model_dump(), "distillation": distillation}
+    train = {"dataset": dataset, "labels": labels, "model": model.model_dump(), "distillation": distillation}
     settings = {"students": STUDENTS, "strategies": STRATEGIES, "train": train}
     return CompareConfig.model_validate(settings | changes)
 

@@ -38,7 +38,7 @@ def test_below_its_bar_it_ends_without_being_complete():
 
 
 def test_size_is_that_of_the_student_and_latency_is_some_time(dataset):
-    config = TrainConfig(dataset=dataset, shape=ModelConfig(width=8, heads=1))
+    config = TrainConfig(dataset=dataset, model=ModelConfig(hidden_size=8, num_heads=1))
     found = measured(config, ("size", "latency"))
     assert found["size"] == sum(p.numel() for p in Student("sasrec", config.model, 30).parameters())
     assert found["latency"] > 0

@@ -45,7 +45,7 @@ def test_the_reason_of_an_error_is_one_line():
     assert reason_of(KeyError()) == "KeyError"
     assert reason_of(None) == "no reason given"
     with pytest.raises(ValidationError) as caught:
-        ModelConfig(width=9, heads=2)
+        ModelConfig(hidden_size=9, num_heads=2)
     assert reason_of(caught.value) == "heads 2 must divide width 9"
 
 

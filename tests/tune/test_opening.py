@@ -43,7 +43,7 @@ def test_what_does_not_change_results_leaves_a_search_the_same(change):
         {"concurrent": 8},
         {"asha": {"grace": 2}},
         {"search": {"algorithm": "optuna"}},
-        {"train": {"shape": {"width": 32}}},
+        {"train": {"model": {"hidden_size": 32}}},
         {"train": {"workers": {"count": 2}}},
     ],
 )

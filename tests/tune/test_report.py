@@ -37,7 +37,7 @@ def trials(space: dict[str, Domain], count: int):
 
 @pytest.fixture
 def best() -> TrainConfig:
-    return TrainConfig(batch=64, learning_rate=0.01)
+    return TrainConfig(batch_size=64, learning_rate=0.01)
 
 
 def written(tmp_path, space, records, best, **search) -> set[str]:

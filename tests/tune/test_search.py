@@ -19,10 +19,10 @@ import yaml
 
 from cluster.config import ClusterConfig, TrackingConfig
 from cluster.errors import ConfigError, OutputError, StaleInputError
-from model_registry.versions import Registry
 from cluster.storage import MANIFEST_FILE, Manifest, read_manifest
 from cluster.tracking import Tracker
 from dllm2rec import main
+from model_registry.versions import Registry
 from student_serve.recommender import Recommender
 from student_train.config import ModelConfig, TrainConfig
 from student_train.train import train
@@ -45,10 +45,10 @@ def small(
     dataset: Path, labels: Path | None, where: Path, tracking: TrackingConfig | None = None, **settings: object
 ) -> TuneConfig:
     """A search of seconds: a tiny student."""
-    shape = ModelConfig(width=8, heads=1, layers=1, history=5)
+    model = ModelConfig(hidden_size=8, num_heads=1, num_layers=1, max_length=5)
     settings = {"asha": AshaConfig(max_epochs=4, grace=1, reduction=2), "trials": 2} | settings
     return TuneConfig(
-        train=TrainConfig(dataset=dataset, labels=labels, shape=shape, batch=32, epochs=4),
+        train=TrainConfig(dataset=dataset, labels=labels, model=model, batch_size=32, epochs=4),
         output=where / "search",
         register_as="searched",
         tracking=tracking or TrackingConfig(),
@@ -286,10 +286,10 @@ def watch_sizes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def test_a_point_that_training_refuses_fails_alone(ray_local, dataset, new_store, tmp_path):
     search = SearchConfig(space={"model.hidden_size": Domain(low=4, high=6, integer=True)}, scheduler="none")
     config = small(dataset, None, tmp_path, new_store(), trials=6, together=6, search=search)
-    shape = ModelConfig(width=4, heads=2, layers=1, history=5)
-    records = run(config.model_copy(update={"train": config.train.model_copy(update={"shape": shape, "epochs": 1})}))
+    model = ModelConfig(hidden_size=4, num_heads=2, num_layers=1, max_length=5)
+    records = run(config.model_copy(update={"train": config.train.model_copy(update={"model": model, "epochs": 1})}))
     reasons = {record.point["model.hidden_size"]: record.reason for record in records}
-    assert reasons == {4: "", 5: "`shape`: heads 2 must divide width 5", 6: ""}
+    assert reasons == {4: "", 5: "`model`: num_heads 2 must divide hidden_size 5", 6: ""}
 
 
 @pytest.mark.engine

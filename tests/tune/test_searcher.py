@@ -72,7 +72,9 @@ def test_what_the_journal_holds_is_not_run_again(journal):
     assert sorted(found + numbers(begun)) == [0, 1, 2, 3]
 
 
-@pytest.mark.parametrize("refused", [{"learning_rate": -1.0}, {"model.hidden_size": 9}, {"distillation.embedding": "input"}])
+@pytest.mark.parametrize(
+    "refused", [{"learning_rate": -1.0}, {"model.hidden_size": 9}, {"distillation.embedding": "input"}]
+)
 def test_a_point_that_training_refuses_is_alone(refused):
     batch = [Proposal(0, {"learning_rate": 0.1}, 0), Proposal(1, refused, 0), Proposal(2, {"learning_rate": 0.2}, 0)]
     groups = split(TrainConfig(labels="labels"), batch)

@@ -18,7 +18,7 @@ def checked(dataset: Path, labels: Path | None, space: dict[str, str], **search:
 
 
 def test_a_point_changes_its_fields_and_nothing_else():
-    base = TrainConfig(batch=64)
+    base = TrainConfig(batch_size=64)
     config = point_config(base, POINT)
     assert (config.distillation.lam, config.model.dropout) == (0.7, 0.1)
     assert (config.learning_rate, config.student, config.seed) == (0.01, "gru4rec", 5)
@@ -56,28 +56,32 @@ def test_the_train_section_is_a_point_if_the_space_holds_it():
 
 
 def test_a_grid_holds_every_point_once():
-    space = {"student": Domain(values=("sasrec", "hstu")), "batch": Domain(values=(1, 2, 3))}
+    space = {"student": Domain(values=("sasrec", "hstu")), "batch_size": Domain(values=(1, 2, 3))}
     points = list(grid(space))
     assert len({tuple(point.values()) for point in points}) == len(points) == 6
-    assert points[:2] == [{"student": "sasrec", "batch": 1}, {"student": "sasrec", "batch": 2}]
+    assert points[:2] == [{"student": "sasrec", "batch_size": 1}, {"student": "sasrec", "batch_size": 2}]
 
 
 @pytest.mark.parametrize(
     ("space", "search", "message"),
     [
         ({"distillation.lamb": "0..1"}, {}, r"names distillation\.lamb, .*: perhaps distillation\.lam$"),
-        ({"dropout": "0..0.5"}, {}, r"names dropout, which is no field of `train`: perhaps shape\.dropout$"),
-        ({"shape": "1,2"}, {}, "names shape, which is no field of `train`"),
+        ({"dropout": "0..0.5"}, {}, r"names dropout, which is no field of `train`: perhaps model\.dropout$"),
+        ({"model": "1,2"}, {}, "names model, which is no field of `train`"),
         ({"seed": "0,1,2"}, {}, "names seed, which cannot be searched: give --seeds"),
         ({"workers.count": "1,2"}, {}, "names workers.count, which cannot be searched"),
         ({"distillation.gamma_position": "0..1"}, {}, "has no effect with distillation.strategy soft"),
         ({"loss.negatives": "1..4:integer"}, {}, "has no effect with loss.name softmax"),
         ({"learning_rate": "0..1"}, {}, r"training refuses: `learning_rate` = 0"),
         ({"student": "sasrec,bert"}, {}, "training refuses: `student`: should be one of"),
-        ({"model.num_heads": "2,3"}, {}, "training refuses: `shape`: heads 3 must divide width 64"),
+        ({"model.num_heads": "2,3"}, {}, "training refuses: `model`: num_heads 3 must divide hidden_size 64"),
         ({"distillation.top_k": "20,30"}, {}, "`distillation.top_k` = 30, but .* holds lists of 20"),
         ({"learning_rate": "0.1..1"}, {"algorithm": "grid"}, "gives learning_rate a range, of which a grid has no end"),
-        ({"model.hidden_size": "16,32"}, {"scheduler": "pbt"}, "names model.hidden_size, which weights that are handed on"),
+        (
+            {"model.hidden_size": "16,32"},
+            {"scheduler": "pbt"},
+            "names model.hidden_size, which weights that are handed on",
+        ),
     ],
 )
 def test_a_space_that_does_not_fit_is_one_line(dataset, labels, space, search, message):

@@ -6,10 +6,10 @@ from torch import Tensor
 from student_train.distillation.base import DistillationBatch
 
 
-def rrd(lesson: DistillationBatch) -> Tensor:
+def rrd(batch: DistillationBatch) -> Tensor:
     """−mean log-likelihood of the teacher's order of its list above as many items drawn from the rest."""
-    rest_BL = lesson.scores_BN.gather(1, lesson.unlisted(lesson.teacher.items.shape[1]))
-    return -relaxed_ranking(lesson.candidates_BK, rest_BL).mean()
+    rest_BL = batch.scores_BN.gather(1, batch.unlisted(batch.teacher.items.shape[1]))
+    return -relaxed_ranking(batch.candidates_BK, rest_BL).mean()
 
 
 def relaxed_ranking(listed_BK: Tensor, rest_BL: Tensor) -> Tensor:

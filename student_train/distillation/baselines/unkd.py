@@ -7,28 +7,23 @@ from torch import Tensor
 from torch.nn import functional
 
 from student_train.distillation.base import DistillationBatch
-from student_train.memberwise import drawn
 
 STRATA = 4
 
 
-def unkd(lesson: DistillationBatch) -> Tensor:
+def unkd(batch: DistillationBatch) -> Tensor:
     """−mean log σ(ŷ_k − ŷ_j) over pairs of a listed item k and an item j of the same popularity stratum drawn below it.
 
     Inside a stratum popularity tells nothing, so that less of the teacher's popularity bias is handed on. Strata hold
     the same share of the train targets each.
     """
-    stratum_N, members, first_S, size_S = _strata(lesson.popularity_N)
-    stratum_BK = stratum_N[lesson.teacher.items]
-    drawn_BK = drawn(_draw, lesson.generator, stratum_BK)
+    stratum_N, members, first_S, size_S = _strata(batch.popularity_N)
+    stratum_BK = stratum_N[batch.teacher.items]
+    drawn_BK = torch.rand(stratum_BK.shape, generator=batch.generator).to(stratum_BK.device)
     below_BK = members[first_S[stratum_BK] + (drawn_BK * size_S[stratum_BK]).long()]
-    listed_BK = (below_BK[:, :, None] == lesson.teacher.items[:, None, :]).any(2)
-    gap_BK = lesson.candidates_BK - lesson.scores_BN.gather(1, below_BK)
+    listed_BK = (below_BK[:, :, None] == batch.teacher.items[:, None, :]).any(2)
+    gap_BK = batch.candidates_BK - batch.scores_BN.gather(1, below_BK)
     return -(functional.logsigmoid(gap_BK) * ~listed_BK).mean()
-
-
-def _draw(generator: torch.Generator, stratum_BK: Tensor) -> Tensor:
-    return torch.rand(stratum_BK.shape, generator=generator).to(stratum_BK.device)
 
 
 @lru_cache(maxsize=2)
