@@ -39,7 +39,7 @@ def learner(config: TrainConfig) -> DistilledStudent:
 
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_every_strategy_teaches_under_every_objective(strategy: str, loss: str) -> None:
+def test_every_strategy_teaches_under_every_loss(strategy: str, loss: str) -> None:
     distillation = DistillationConfig(strategy=strategy, top_k=4)
     config = TrainConfig(model=MODEL, loss=LossConfig(name=loss), distillation=distillation)
     taught, step = learner(config), TrainingLoss(config, COUNT)
@@ -124,7 +124,7 @@ def test_the_official_form_gives_the_official_codes_figures(case: dict[str, Any]
     batch = Rows(target, target[:, None], target, TeacherLabels(items, -distance, distance, torch.ones(len(target))))
     step = TrainingLoss(config, torch.tensor(case["item_count"]))
     step.propensity_N = torch.tensor(case["propensity"], dtype=torch.float64)
-    step.objective.draw = lambda *_: negative[:, None]  # type: ignore[method-assign]
+    step.student_loss.draw = lambda *_: negative[:, None]  # type: ignore[method-assign]
 
     def model(history: Tensor, wanted: Tensor | None) -> StudentOutput:
         return StudentOutput(scores if wanted is None else scores.gather(1, wanted), torch.zeros(()))
