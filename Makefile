@@ -44,4 +44,4 @@ lock:
 	$(UV) pip compile pyproject.toml --extra cuda --extra dev --overrides requirements/overrides.txt --no-emit-index-url --no-annotate --no-header -q -o requirements/cuda.txt
 
 clean:
-	rm -rf runs mlruns.db mlartifacts
+	rm -rf runs mlflow.db mlartifacts

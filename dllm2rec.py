@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from cluster.config import Config, SubmitConfig, load_config
 from cluster.errors import ConfigError, UserError
+from student_serve.errors import StudentError
 
 
 class Verb(NamedTuple):
@@ -67,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     debug = "--debug" in arguments
     try:
         _dispatch([a for a in arguments if a != "--debug"])
-    except UserError as error:
+    except (UserError, StudentError) as error:
         if debug:
             raise
         print(f"dllm2rec: error: {error}", file=sys.stderr)

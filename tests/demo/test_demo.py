@@ -26,7 +26,7 @@ PIPELINE = {
 
 
 def config(tmp_path: Path, **changes: object) -> DemoConfig:
-    tracking = TrackingConfig(uri=f"sqlite:///{tmp_path / 'mlruns.db'}")
+    tracking = TrackingConfig(uri=f"sqlite:///{tmp_path / 'mlflow.db'}")
     pipeline = tmp_path / "pipeline.yaml"
     pipeline.write_text(yaml.safe_dump(PIPELINE))
     settings = {"pipeline": pipeline, "output": tmp_path / "out", "tracking": tracking, "students": ("sasrec",)}
