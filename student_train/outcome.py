@@ -15,7 +15,7 @@ from data_prep.reading import read_titles
 from data_prep.schema import ITEMS_FILE, RANKS, RANKS_FILE
 from student_train.assessment import TOP, Catalogue, assess
 from student_train.config import TrainConfig
-from student_train.evaluation import scored, target_ranks
+from student_train.evaluation import Metrics, scored, target_ranks
 from student_train.exported import export_student
 from student_train.labels import failed_rows, read_labels
 from student_train.loop import TrainerState, TrainingData
@@ -38,7 +38,7 @@ def measure(config: TrainConfig, data: TrainingData, student: Student, state: Tr
     started = time.perf_counter()
     rank_all(student, rows, device)
     seconds = time.perf_counter() - started
-    test = assess(student, rows, catalogue, device, data.rank, config.filter_history)
+    test = assess(student, rows, catalogue, device, data.rank, config.filter_history, Metrics(config.metrics))
     validation = {f"validation_{name}": value for name, value in state.best.items() if name != "loss"}
     return {
         "metrics": validation
