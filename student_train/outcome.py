@@ -97,12 +97,10 @@ def write_student(
     (directory / RESULT_FILE).write_text(json.dumps(outcome, indent=1) + "\n")
 
 
-def progress_line(config: TrainConfig, state: TrainerState) -> str:
-    """Epoch, loss, validation figures and the time that is left at most."""
+def progress_text(state: TrainerState) -> str:
+    """Loss, validation figures and speed of the last evaluation."""
     now = state.history[-1]
-    left = state.seconds / state.epoch * (config.epochs - state.epoch)
     return (
-        f"{config.model.name}: epoch {state.epoch}/{config.epochs}  loss {now['loss']:.4f}  validation HR@20 "
-        f"{now['hr@20']:.4f} NDCG@20 {now['ndcg@20']:.4f}  (best epoch {state.best_epoch})  "
-        f"{state.seconds:.0f} s, at most {left:.0f} s left"
+        f"loss {now['loss']:.4f}, validation HR@20 {now['hr@20']:.4f} NDCG@20 {now['ndcg@20']:.4f} (best "
+        f"{state.best['ndcg@20']:.4f} in epoch {state.best_epoch})"
     )
