@@ -13,6 +13,7 @@ from safetensors import safe_open
 from cluster.storage import Manifest, read_manifest
 from cluster.text import aligned
 from data_prep.schema import ITEMS_FILE
+from data_prep.yardsticks import yardsticks
 
 COLUMNS = {"hr@5": "HR@5", "hr@20": "HR@20", "ndcg@5": "NDCG@5", "ndcg@20": "NDCG@20", "unseen_hr@20": "HR@20 unseen"}
 """Test metrics and their headings; the last counts the rows alone whose target no training row has."""
@@ -26,6 +27,7 @@ class Figures:
     metrics: dict[str, list[float]]
     seconds: list[float]
     parameters: int
+    """0 for a yardstick, whose seconds are not a number."""
     validation: float
     """Mean validation NDCG@20, by which students are chosen."""
 
@@ -47,6 +49,21 @@ def teacher_figures(name: str, labels: Path, dataset: Path, model: Path) -> Figu
     unseen = {"test_unseen_hr@20": _unseen_hits(labels, dataset)}
     manifest = manifest.model_copy(update={"metrics": manifest.metrics | unseen})
     return _figures(name, [manifest], _parameters(model))
+
+
+def yardstick_figures(dataset: Path) -> list[Figures]:
+    """Lines of what is had without a teacher or a student, which students have to beat."""
+    measured = read_manifest(dataset, "prepare").metrics
+    return [
+        Figures(
+            f"to beat: {name}",
+            {metric: [found.get(metric, math.nan)] for metric in COLUMNS},
+            [math.nan],
+            0,
+            measured[f"{name}_validation_ndcg@20"],
+        )
+        for name, found in yardsticks(measured, "test").items()
+    ]
 
 
 def _unseen_hits(labels: Path, dataset: Path) -> float:
@@ -77,7 +94,8 @@ def render(lines: Sequence[Figures]) -> str:
 
 def row(line: Figures) -> list[str]:
     """One line's cells."""
-    return [line.name, *map(line.cell, COLUMNS), f"{mean(line.seconds):.2f}", f"{line.parameters:,}"]
+    cost = [f"{mean(line.seconds):.2f}", f"{line.parameters:,}"] if line.parameters else ["–", "–"]
+    return [line.name, *map(line.cell, COLUMNS), *cost]
 
 
 def _figures(name: str, manifests: list[Manifest], parameters: int) -> Figures:

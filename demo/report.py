@@ -31,7 +31,7 @@ def write_report(
         directory: existing directory.
         title: what was run.
         protocol: how the figures were taken.
-        lines: teacher first, then students.
+        lines: yardsticks, then teachers, then students.
         curves: learning-curve files by student.
         answer: the shown history and the recommended titles, as text lines.
     """
@@ -46,7 +46,7 @@ def write_report(
 def _colour(name: str) -> str:
     if name.startswith("teacher"):
         return TEACHER_COLOUR
-    return PLAIN_COLOUR if name.endswith("plain") else DISTILLED_COLOUR
+    return PLAIN_COLOUR if name.endswith("plain") or name.startswith("to beat") else DISTILLED_COLOUR
 
 
 def _quality(directory: Path, lines: Sequence[Figures]) -> str:
@@ -65,7 +65,8 @@ def _quality(directory: Path, lines: Sequence[Figures]) -> str:
 
 def _speed(directory: Path, lines: Sequence[Figures]) -> str:
     figure, axis = plt.subplots(figsize=(7.5, 4.5))
-    for place, line in enumerate(sorted(lines, key=lambda line: line.mean("ndcg@20"))):
+    timed = [line for line in lines if line.parameters]
+    for place, line in enumerate(sorted(timed, key=lambda line: line.mean("ndcg@20"))):
         seconds = sum(line.seconds) / len(line.seconds)
         # Neighbours in quality are named above and below their points in turn, so that names stay apart.
         offset = (6, 5 if place % 2 else -11)

@@ -13,8 +13,8 @@ from cluster.ray_session import ray_session
 from cluster.resources import check_resources
 from cluster.storage import MANIFEST_FILE, Draft, read_manifest, write_manifest
 from cluster.tracking import Tracker
+from data_prep.yardsticks import yardsticks
 from student_train.config import TrainConfig
-from student_train.transitions import transition_metrics
 from tune.compare_config import CompareConfig
 from tune.compare_report import write_report
 from tune.compare_runs import Result, Run, done, plan, save, train_one
@@ -56,8 +56,8 @@ def compare(config: CompareConfig) -> Path:
                     record.log_metrics(result.metrics)
                     record.finish()
         labels = read_manifest(config.train.labels, "label") if config.train.labels else None
-        transitions = transition_metrics(config.train)
-        written, summary = write_report(config.output, {run: results[run] for run in runs}, labels, transitions)
+        others = yardsticks(read_manifest(config.train.dataset).metrics, "test")
+        written, summary = write_report(config.output, {run: results[run] for run in runs}, labels, others)
         parent.log_artifacts(written)
     write_manifest(Draft(config.output, {"trainings": len(runs)}), verb=VERB, config=config, inputs=inputs)
     say(f"{summary}\n\n{config.output}: {', '.join(path.name for path in written)}")

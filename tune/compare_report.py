@@ -26,7 +26,10 @@ Cells = dict[tuple[str, str], list[Result]]
 
 
 def write_report(
-    directory: Path, results: Mapping[Run, Result], labels: Manifest | None, transitions: Mapping[str, float]
+    directory: Path,
+    results: Mapping[Run, Result],
+    labels: Manifest | None,
+    others: Mapping[str, Mapping[str, float]],
 ) -> tuple[list[Path], str]:
     """Write ``results.csv``, ``report.md`` and the pictures; return their paths and the table as text.
 
@@ -34,7 +37,7 @@ def write_report(
         directory: where to.
         results: of every training.
         labels: the teacher's manifest, with its own metrics.
-        transitions: test metrics of counted item transitions.
+        others: the data set's yardsticks, with their test metrics.
     """
     students = list(dict.fromkeys(run.student for run in results))
     ordered = sorted(results, key=lambda run: students.index(run.student))
@@ -45,7 +48,7 @@ def write_report(
     table = _table(cells)
     first = next(iter(results)).config
     how = protocol(first.filter_history, read_manifest(first.dataset, "prepare").config)
-    teacher = _teacher(labels) + _figures("Item transitions, counted", transitions)
+    teacher = _teacher(labels) + "".join(_figures(f"To beat, {name}", metrics) for name, metrics in others.items())
     (directory / REPORT_FILE).write_text(
         f"Test set, {how}; selection on validation NDCG@20; mean ± standard deviation over seeds.\n{teacher}\n"
         f"{_markdown(table)}\n",

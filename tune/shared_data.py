@@ -14,8 +14,7 @@ from torch import Tensor
 
 from cluster.errors import UserError
 from student_train.config import TrainConfig, value_at
-from student_train.evaluation import metric_means
-from student_train.loop import TrainingData, yardstick_sums
+from student_train.loop import TrainingData
 from student_train.rows import Rows
 from student_train.train import load_data
 
@@ -78,8 +77,6 @@ def _fetched(shared_data: ray.ObjectRef) -> TrainingData:
 
 def _load(config: TrainConfig) -> tuple[bool, TrainingData]:
     shared_data = load_data(config)
-    if shared_data.teacher_ndcg:
-        shared_data.yardstick = metric_means(yardstick_sums(shared_data, config.filter_history))
     # Ray hands NumPy arrays on without a copy, but copies tensors.
     return True, _mapped(shared_data, Tensor, Tensor.numpy)
 

@@ -65,7 +65,7 @@ def test_a_comparison_goes_on_where_it_was_stopped(
     assert list(rows[0])[6:] == [*(name.upper() for name in RANKING), "epochs", "seconds"]
     report = (settings.output / "report.md").read_text()
     assert "OVERLAP@20" in report
-    assert re.search(r"Item transitions, counted: HR@20 [01]\.\d+, NDCG@20 [01]\.\d+", report)
+    assert re.search(r"To beat, transitions: HR@20 [01]\.\d+, NDCG@20 [01]\.\d+", report)
     assert "soft without ranking" in report
     for picture in ("gains.png", "overlap.png", "ablation.png"):
         assert (settings.output / picture).stat().st_size > 5000
