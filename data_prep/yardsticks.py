@@ -31,8 +31,9 @@ SHRINK = 100.0
 NEIGHBOURS = 100
 WINDOW = 20
 RANKED_ROWS = 10_000
-KNN_ROWS = 1_000_000
-BLOCK = 256
+KNN_ROWS = 500_000
+KNN_BLOCK = 4_096
+ROW_BLOCK = 256
 
 
 class Sample(NamedTuple):
@@ -139,8 +140,8 @@ def neighbours(rows: Sample) -> csr_array:
     held_RN.data[:] = 1
     held_NR, norm_N = csr_array(held_RN.T), np.sqrt(held_RN.sum(axis=0))
     blocks = []
-    for start in range(0, len(norm_N), BLOCK):
-        both = (held_NR[start : start + BLOCK] @ held_RN).tocoo()
+    for start in range(0, len(norm_N), KNN_BLOCK):
+        both = (held_NR[start : start + KNN_BLOCK] @ held_RN).tocoo()
         cosine = both.data / (norm_N[both.row + start] * norm_N[both.col] + SHRINK)
         cosine[both.row + start == both.col] = 0
         order = np.lexsort((-cosine, both.row))
@@ -154,9 +155,9 @@ def sparse_ranks(rows: Sample, weight_NN: csr_array, share_N: Floats) -> Ints:
     """Rank [R] of each target from 1, an item with the same score before it; no [R, N] scores are made."""
     sorted_N = np.sort(share_N)
     ranks: list[npt.NDArray[np.int64]] = []
-    for start in range(0, len(rows.target_R), BLOCK):
-        target_B = rows.target_R[start : start + BLOCK]
-        added_BN = csr_array(rows.history_RN[start : start + BLOCK] @ weight_NN)
+    for start in range(0, len(rows.target_R), ROW_BLOCK):
+        target_B = rows.target_R[start : start + ROW_BLOCK]
+        added_BN = csr_array(rows.history_RN[start : start + ROW_BLOCK] @ weight_NN)
         row = np.repeat(np.arange(len(target_B)), np.diff(added_BN.indptr))
         share, score = share_N[added_BN.indices], share_N[added_BN.indices] + added_BN.data
         own_B = share_N[target_B]

@@ -85,7 +85,7 @@ def test_neighbours_are_shrunk_cosines_of_the_rows_that_hold_both(tmp_path: Path
     np.fill_diagonal(cosine, 0)
     np.testing.assert_allclose(found, cosine)
     monkeypatch.setattr(yardsticks, "NEIGHBOURS", 3)
-    monkeypatch.setattr(yardsticks, "BLOCK", 5)
+    monkeypatch.setattr(yardsticks, "KNN_BLOCK", 5)
     kept = neighbours(sample(tmp_path / "data", "train", N, 1000)).toarray()
     least = np.sort(cosine, axis=1)[:, -3]
     np.testing.assert_allclose(kept, np.where(cosine >= least[:, None], cosine, 0))
@@ -135,7 +135,7 @@ def test_an_item_with_the_targets_score_stands_before_it(tmp_path: Path) -> None
 def test_figures_do_not_depend_on_shards_or_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     train, held_out = drawn(200, seed=4), drawn(90, seed=5)
     expected = measure_yardsticks(write(tmp_path / "one", train, held_out, rows_per_shard=1000))
-    monkeypatch.setattr(yardsticks, "BLOCK", 7)
+    monkeypatch.setattr(yardsticks, "ROW_BLOCK", 7)
     assert measure_yardsticks(write(tmp_path / "many", train, held_out, rows_per_shard=3)) == pytest.approx(expected)
 
 
