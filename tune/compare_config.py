@@ -4,10 +4,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from cluster.config import ClusterConfig, Config, TrackingConfig
+from cluster.config import ClusterConfig, Config, NoEffect, ResourcesConfig, TrackingConfig
 from student_train.config import TrainConfig
+from tune.config import refuse_unused
 
 PLAIN = "plain"
 PLAIN_SETTINGS: dict[str, Any] = {"distillation": {"lam": 0.0, "embedding": "none"}}
@@ -30,10 +31,25 @@ class CompareConfig(Config):
         {"soft": {"distillation": {"strategy": "soft"}}}, min_length=1, description="Settings of each strategy."
     )
     seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1, description="Seeds of every student and strategy.")
-    cpus_per_run: float = Field(1, gt=0, description="CPUs of one training; all that the cluster has are used.")
-    gpus_per_run: float = Field(0, ge=0, description="GPUs of one training, or a share of one.")
-    output: Path = Field(Path("runs/comparison"), description="Directory of tables and pictures; resumed if there.")
-    overwrite: bool = Field(False, description="Do finished trainings again instead of going on after them.")
+    concurrent: NoEffect[int | None] = Field(
+        None, ge=1, description="Most trainings at a time; by default as many as the cluster has room for."
+    )
+    resources: ResourcesConfig = Field(
+        ResourcesConfig(),
+        description="What one training takes (`gpus` may be a share of one); several workers train it with Ray Train.",
+    )
+    retries: NoEffect[int] = Field(3, ge=0, description="Times a training resumes after its process died.")
+    output: NoEffect[Path] = Field(
+        Path("runs/comparison"), description="Directory of tables and pictures; resumed if there."
+    )
+    overwrite: NoEffect[bool] = Field(False, description="Do finished trainings again instead of those missing only.")
     train: TrainConfig = TrainConfig(labels=Path("runs/labels"))
-    cluster: ClusterConfig = ClusterConfig()
-    tracking: TrackingConfig = TrackingConfig()
+    cluster: NoEffect[ClusterConfig] = ClusterConfig()
+    tracking: NoEffect[TrackingConfig] = TrackingConfig()
+
+    @model_validator(mode="after")
+    def _fits(self) -> "CompareConfig":
+        refuse_unused(self.train)
+        if self.train.seed:
+            raise ValueError("train.seed has no effect here: set `seeds`")
+        return self

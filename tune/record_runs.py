@@ -32,11 +32,11 @@ class RunRecorder:
         Raises:
             ConfigError: the tracking server refuses.
         """
-        if not journal.records:
+        if not journal.ended:
             return
         with suppress(ServerAway):
             recorded = self._recorded()
-            for record in journal.records.values():
+            for record in journal.ended:
                 if str(record.number) not in recorded:
                     self.record(record)
 
@@ -73,12 +73,14 @@ class RunRecorder:
     def _write(self, record: Record) -> None:
         run = self._tracker.open_run(f"trial {record.number}", parent=self._parent)
         run.set_tags({TRIAL_TAG: str(record.number), "state": record.state} | _tags(record))
-        run.log_params(record.point | {"seed": record.seed})
-        run.log_curve(
-            (int(at["epoch"]), {n if n == "loss" else f"validation_{n}": value for n, value in at.items()})
-            for at in record.history
-        )
-        if record.history:
+        run.log_params(record.point)
+        for seed, history in record.histories.items():
+            name = "validation_{}" if len(record.histories) == 1 else f"validation_{{}}_seed_{seed}"
+            run.log_curve(
+                (int(at["epoch"]), {n if n == "loss" else name.format(n): value for n, value in at.items()})
+                for at in history
+            )
+        if record.histories:
             run.log_metrics({f"best_validation_{self._metric}": record.best(self._metric)} | record.measures)
         run.finish("FAILED" if record.state == "failed" else "FINISHED")
 
@@ -106,11 +108,12 @@ def search_run(
     Raises:
         ConfigError: the tracking server refuses.
     """
-    run = tracker.reopen(journal.run) if journal.run else None
+    known = journal.notes.get("run")
+    run = tracker.reopen(known) if known else None
     if run is None:
         run = tracker.open_run(name)
         run.log_params(settings)
         run.set_tags({f"fingerprint.{name}": value for name, value in inputs.items()})
-        journal.set_run(run.key)
+        journal.note(run=run.key)
     with run.ending():
         yield run
