@@ -67,12 +67,12 @@ def tiny_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_teacher(tiny_dataset: Path, ray_local: None) -> TinyTeacher:
     """A teacher trained by the verb itself, by two workers under ZeRO stage 1."""
     from cluster.config import DeepSpeedConfig
-    from teacher_train.config import ModelConfig, TrainTeacherConfig
+    from teacher_train.config import TeacherModelConfig, TrainTeacherConfig
     from teacher_train.train import train_teacher
 
     config = TrainTeacherConfig(
         dataset=tiny_dataset,
-        model=ModelConfig(num_layers=1, hidden_size=64, num_heads=2, vocabulary=512),
+        model=TeacherModelConfig(num_layers=1, hidden_size=64, num_heads=2, vocab_size=512),
         epochs=16,
         micro_batch=8,
         learning_rate=1e-2,

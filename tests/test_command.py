@@ -60,7 +60,7 @@ def test_help_has_a_line_per_option(name: str) -> None:
     assert done.returncode == 0
     model = resolve_name(CONFIGS[name])
     for option in options(model):
-        assert re.search(rf"│ {re.escape(option)}\b", done.stdout), option
+        assert re.search(rf"(│|,) {re.escape(option)}\b", done.stdout), option
     shown = " ".join(re.sub("[│╭╮╰╯─]", " ", done.stdout).split())
     for text in descriptions(model):
         assert text

@@ -5,7 +5,7 @@ feature-based one is a module that is trained with the student and compares item
 """
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, cast
 
 from torch import Tensor, nn
 
@@ -32,8 +32,7 @@ def response_based(strategy: str) -> ResponseStrategy | None:
 def feature_based(strategy: str) -> FeatureStrategy | None:
     """The module of a strategy that compares item embeddings; none for the others."""
     found = find(STRATEGIES, strategy)
-    builder: FeatureStrategy | None = found if isinstance(found, type) else None
-    return builder
+    return cast(FeatureStrategy, found) if isinstance(found, type) else None
 
 
 __all__ = ["DistillationBatch", "FeatureStrategy", "ResponseStrategy", "feature_based", "response_based"]

@@ -17,7 +17,7 @@ class ExampleConfig(Config):
     swap: bool = Field(False, description="Swap.")
     name: str = Field("x", min_length=1, description="Name.")
     file: Path | None = Field(None, description="File.")
-    engine: DeepSpeedConfig = DeepSpeedConfig()
+    deepspeed: DeepSpeedConfig = DeepSpeedConfig()
 
     @model_validator(mode="after")
     def _agree(self) -> "ExampleConfig":
@@ -37,7 +37,7 @@ def yaml_file(path: Path, text: str) -> str:
 
 def test_command_line_wins_over_file_and_file_over_defaults(tmp_path: Path) -> None:
     file = yaml_file(
-        tmp_path, "train: {rate: 1e-2, rounds: 5, engine: {zero_stage: 2, precision: bf16}}\nprepare: {z: 1}"
+        tmp_path, "train: {rate: 1e-2, rounds: 5, deepspeed: {zero_stage: 2, precision: bf16}}\nprepare: {z: 1}"
     )
     config = load("--rounds", "7", "--config", file, "--deepspeed.zero-stage", "1", "--swap", "True", "--file", "a/b")
     assert config == ExampleConfig(
@@ -59,9 +59,12 @@ def test_section_may_be_absent_or_empty(tmp_path: Path) -> None:
         ("--kind c", "invalid choice 'c' for argument '--kind'. Expected one of ('a', 'b')"),
         ("--swap", "Missing value for argument '--swap'. Expected 1 values"),
         ("--deepspeed.zero-stage 4", "invalid choice '4' for argument '--deepspeed.zero-stage'"),
-        ("--deepspeed.accumulation 0", "`engine.accumulation` = 0: Input should be greater than or equal to 1"),
+        (
+            "--deepspeed.gradient-accumulation 0",
+            "`deepspeed.gradient_accumulation` = 0: Input should be greater than or equal to 1",
+        ),
         ("--nonsense 1", "unknown option --nonsense (see"),
-        ("--vllm.stage 1", "unknown option --vllm.stage; perhaps --deepspeed.zero-stage"),
+        ("--deepspeed.stage 1", "unknown option --deepspeed.stage; perhaps --deepspeed.zero-stage"),
         ("stray", "unknown option stray (see"),
         ("--swap True --rounds 1", "swap needs two rounds"),
         ("--config", "--config needs a YAML file"),
@@ -83,7 +86,7 @@ def test_wrong_option_is_told_in_one_line(argv: str, message: str, width: str, m
     [
         ("train: {rate: 2}", "`train.rate` = 2: Input should be less than or equal to 1"),
         ("train: {rte: 2}", "unknown key `train.rte`"),
-        ("train: {engine: {stage: 2}}", "unknown key `train.engine.stage`"),
+        ("train: {deepspeed: {stage: 2}}", "unknown key `train.deepspeed.stage`"),
         ("train: {swap: true, rounds: 1}", "`train`: swap needs two rounds"),
         ("train: fast", "`train` = 'fast': Input should be a valid dictionary"),
         ("trian: {}", "unknown section `trian`: sections are prepare, train"),

@@ -1,4 +1,4 @@
-"""The whole road at its smallest, on real engines: raw logs to titles from the registry."""
+"""The whole pipeline at its smallest, on real engines: raw logs to titles from the registry."""
 
 from pathlib import Path
 
@@ -12,9 +12,13 @@ from demo.config import DemoConfig
 from demo.demo import demo
 from demo.pipeline import plan
 
-ROAD = {
+PIPELINE = {
     "prepare": {"source": "synthetic", "rows": "every", "synthetic": {"items": 60, "users": 60}},
-    "train-teacher": {"model": {"layers": 1, "width": 64, "heads": 2, "vocabulary": 512}, "epochs": 1, "max_rows": 100},
+    "train-teacher": {
+        "model": {"num_layers": 1, "hidden_size": 64, "num_heads": 2, "vocab_size": 512},
+        "epochs": 1,
+        "max_rows": 100,
+    },
     "label": {"ranking": "ground", "max_new_tokens": 8},
     "train": {"model": {"hidden_size": 16, "num_layers": 1}, "epochs": 2},
     "tune": {"trials": 2, "search": {"space": {"distillation.lam": "0.1..2"}}, "asha": {"max_epochs": 2, "grace": 1}},
@@ -23,14 +27,14 @@ ROAD = {
 
 def config(tmp_path: Path, **changes: object) -> DemoConfig:
     tracking = TrackingConfig(uri=f"sqlite:///{tmp_path / 'mlruns.db'}")
-    road = tmp_path / "road.yaml"
-    road.write_text(yaml.safe_dump(ROAD))
-    settings = {"road": road, "output": tmp_path / "out", "tracking": tracking, "students": ("sasrec",)}
+    pipeline = tmp_path / "pipeline.yaml"
+    pipeline.write_text(yaml.safe_dump(PIPELINE))
+    settings = {"pipeline": pipeline, "output": tmp_path / "out", "tracking": tracking, "students": ("sasrec",)}
     return DemoConfig(**(settings | changes))
 
 
 @pytest.mark.engine
-def test_the_whole_road(ray_local: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_whole_pipeline(ray_local: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = demo(config(tmp_path))
     printed = capsys.readouterr().out
     for name in ("teacher", "sasrec plain", "sasrec distilled", "sasrec searched"):
@@ -62,10 +66,10 @@ def test_the_whole_road(ray_local: None, tmp_path: Path, capsys: pytest.CaptureF
     assert made["recommend"].counts["recommendations"] == 10
 
 
-def test_a_road_without_a_teacher_section_trains_none(tmp_path: Path) -> None:
+def test_a_pipeline_without_a_teacher_section_trains_none(tmp_path: Path) -> None:
     settings = config(tmp_path)
-    road = {verb: section for verb, section in ROAD.items() if verb != "train-teacher"}
-    settings.road.write_text(yaml.safe_dump(road | {"label": {"ranking": "embed", "teacher": "minilm"}}))
+    pipeline = {verb: section for verb, section in PIPELINE.items() if verb != "train-teacher"}
+    settings.pipeline.write_text(yaml.safe_dump(pipeline | {"label": {"ranking": "embed", "teacher": "minilm"}}))
     planned = plan(settings)
     assert planned.train_teacher is None
     assert planned.teach.teacher == "minilm"
@@ -86,6 +90,6 @@ def test_every_step_reads_what_the_one_before_it_wrote(tmp_path: Path) -> None:
 
 def test_a_bad_value_names_the_file_the_verb_and_the_field(tmp_path: Path) -> None:
     settings = config(tmp_path)
-    settings.road.write_text(yaml.safe_dump(ROAD | {"train": {"epochs": 0}}))
-    with pytest.raises(ConfigError, match=r"road.yaml: `train.epochs` = 0"):
+    settings.pipeline.write_text(yaml.safe_dump(PIPELINE | {"train": {"epochs": 0}}))
+    with pytest.raises(ConfigError, match=r"pipeline.yaml: `train.epochs` = 0"):
         plan(settings)

@@ -6,7 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from cluster.errors import ModelError
-from serving import recommender as module
+from student_serve import recommender as module
 from student_serve.recommender import ANSWERS, Recommender
 from tests.conftest import MakeStudent
 

@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from student_train.components import LOSSES
 from student_train.config import LossConfig
-from student_train.losses import objective
+from student_train.losses import student_loss
 from student_train.losses.base import Items
 from student_train.losses.dro import dro, propensity
 
@@ -23,7 +23,7 @@ def sigmoid(x: float) -> float:
 
 
 def loss(name: str, negative: torch.Tensor = NEGATIVE, **settings: object) -> float:
-    made = objective(LossConfig(name=name, **settings))
+    made = student_loss(LossConfig(name=name, **settings))
     target_scores = SCORES.gather(1, TARGET[:, None])[:, 0]
     others = SCORES if made.full else SCORES.gather(1, negative)
     return made.loss(target_scores, others, Items(TARGET, negative, POPULARITY)).mean().item()
@@ -62,7 +62,7 @@ def test_a_negative_that_is_the_target_does_not_count() -> None:
 
 
 def test_sampled_softmax_with_many_negatives_comes_to_the_full_one() -> None:
-    made = objective(LossConfig(name="sampled_softmax", negatives=200_000))
+    made = student_loss(LossConfig(name="sampled_softmax", negatives=200_000))
     generator = torch.Generator().manual_seed(0)
     drawn = made.draw(TARGET, TARGET[:, None], POPULARITY, generator)
     assert loss("sampled_softmax", drawn) == pytest.approx(loss("softmax"), abs=0.01)
@@ -70,7 +70,7 @@ def test_sampled_softmax_with_many_negatives_comes_to_the_full_one() -> None:
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_negatives_follow_their_distribution(name: str) -> None:
-    made = objective(LossConfig(name=name, negatives=3))
+    made = student_loss(LossConfig(name=name, negatives=3))
     popularity = torch.tensor([0.4, 0.3, 0.2, 0.1])
     target, history = torch.full((8000,), 1), torch.tensor([4, 3]).expand(8000, 2)
     drawn = made.draw(target, history, popularity, torch.Generator().manual_seed(0))
@@ -80,14 +80,14 @@ def test_negatives_follow_their_distribution(name: str) -> None:
 
 
 def test_a_history_of_the_whole_catalogue_does_not_hang() -> None:
-    made = objective(LossConfig(name="bce"))
+    made = student_loss(LossConfig(name="bce"))
     assert made.draw(torch.tensor([0]), torch.tensor([[1]]), torch.ones(2) / 2, torch.Generator()).shape == (1, 1)
 
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_log_likelihood_is_that_of_the_loss(name: str) -> None:
     items = torch.tensor([[1, 0]]).expand(len(SCORES), 2)
-    found = objective(LossConfig(name=name)).log_likelihood(SCORES, items)
+    found = student_loss(LossConfig(name=name)).log_likelihood(SCORES, items)
     expected = functional.log_softmax(SCORES, 1) if "softmax" in name else functional.logsigmoid(SCORES)
     assert torch.equal(found, expected[:, [1, 0]])
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from cluster.errors import StaleInputError
-from student_train.rows import Rows, TeacherLabels, read_rows, side_by_side
+from student_train.rows import Rows, read_rows
 from tests.student_train.conftest import N_ITEMS, ROWS
 
 
@@ -39,19 +39,3 @@ def test_batches_visit_every_row_before_any_twice() -> None:
     seen = torch.cat([b.row_id for b in rows.batches(4, 3, torch.Generator().manual_seed(0))])
     assert len(seen) == 12
     assert sorted(seen[:10].tolist()) == list(range(10))
-
-
-def test_rows_come_back_from_their_tensors() -> None:
-    column = torch.arange(3)
-    plain = Rows(column, column[:, None], column)
-    taught = Rows(column, column[:, None], column, TeacherLabels(column, column + 1.0, column + 2.0, column + 3.0))
-    for rows in (plain, taught):
-        assert Rows.of(rows.tensors()) == rows
-
-
-def test_members_side_by_side_are_filled_up_with_rows_that_do_not_count() -> None:
-    long, short = (Rows(torch.arange(n), torch.ones(n, 2).long(), torch.full((n,), 4)) for n in (3, 1))
-    both = side_by_side([long, short], padding=9)
-    assert both.row_id.tolist() == [[0, 1, 2], [0, -1, -1]]
-    assert both.history[1].tolist() == [[1, 1], [9, 9], [9, 9]]
-    assert both.target.tolist() == [[4, 4, 4], [4, 0, 0]]

@@ -1,4 +1,4 @@
-"""Each ranking strategy against a case computed by hand, and the two that match embeddings."""
+"""Each response-based strategy against a case computed by hand, and the two feature-based ones."""
 
 import math
 from typing import Any
@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from student_train.config import DistillationConfig, LossConfig
-from student_train.distillation import DistillationBatch, ranking
+from student_train.distillation import DistillationBatch, response_based
 from student_train.distillation.baselines.hint import Hint
 from student_train.distillation.baselines.htd import HTD
 from student_train.distillation.baselines.unkd import STRATA, _strata
-from student_train.losses import objective
+from student_train.losses import student_loss
 from student_train.rows import TeacherLabels
 
 SCORES = [2.0, 1.0, 0.0, -1.0]
@@ -22,7 +22,7 @@ LIST = [2, 0]
 POPULARITY = [0.4, 0.3, 0.2, 0.1]
 
 
-def lesson(loss: str = "softmax", **settings: Any) -> DistillationBatch:  # any field of the config
+def distillation_batch(loss: str = "softmax", **settings: Any) -> DistillationBatch:  # any field of the config
     items = torch.tensor([LIST])
     taught = TeacherLabels(items, torch.tensor([[1.0, 0.5]]), torch.tensor([[0.5, 1.0]]), torch.ones(1))
     return DistillationBatch(
@@ -35,21 +35,21 @@ def lesson(loss: str = "softmax", **settings: Any) -> DistillationBatch:  # any 
         dro_weight=0.0,
         dro_beta=1.0,
         config=DistillationConfig(top_k=2, **settings),
-        objective=objective(LossConfig(name=loss)),
+        student_loss=student_loss(LossConfig(name=loss)),
         generator=torch.Generator(),
     )
 
 
 def taught(strategy: str, drawn: list[int] | None = None, **settings: Any) -> float:
     """The strategy's loss; ``drawn`` are the items off the list."""
-    made = lesson(**settings)
+    made = distillation_batch(**settings)
     if drawn is not None:
         made.unlisted = lambda count: torch.tensor([drawn[:count]])  # type: ignore[method-assign]
     return loss_of(strategy, made)
 
 
 def loss_of(strategy: str, made: DistillationBatch) -> float:
-    found = ranking(strategy)
+    found = response_based(strategy)
     assert found
     return found(made).item()
 
@@ -80,7 +80,7 @@ def test_soft_weighs_rows_by_the_ranks_of_the_true_item() -> None:
 
 
 @pytest.mark.parametrize("loss", ["softmax", "bce"])
-def test_dllm2rec_weighs_the_log_likelihood_of_the_students_own_objective(loss: str) -> None:
+def test_dllm2rec_weighs_the_log_likelihood_of_the_students_own_loss(loss: str) -> None:
     log_likelihood = log_softmax if loss == "softmax" else lambda index: log_sigmoid(SCORES[index])
     first = 1 / (1 + math.exp(-1))
     # Item 0 alone is in the student's own top two; the confidence of 1 is spread over two items.
@@ -117,7 +117,7 @@ def test_dcd_lifts_what_is_ranked_too_low_above_what_is_ranked_too_high() -> Non
 
 def test_unkd_compares_inside_a_stratum_only() -> None:
     # Each of the four items is a stratum of its own here, so that no pair is left.
-    made = lesson()
+    made = distillation_batch()
     made.popularity_N = torch.full((4,), 0.25)
     assert loss_of("unkd", made) == 0.0
     # All in one stratum: pairs of a listed item with the unlisted items 1 and 3.

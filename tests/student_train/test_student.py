@@ -17,7 +17,7 @@ HISTORY = torch.tensor([[N, N, 3, 4, 5], [1, 2, 3, 4, 5], [N, N, N, N, 7]])
 
 
 def model(name: str = "sasrec", **changes: object) -> ModelConfig:
-    return ModelConfig(**({"width": 8, "heads": 2, "layers": 2, "history": 5} | changes))
+    return ModelConfig(**({"name": name, "hidden_size": 8, "num_heads": 2, "num_layers": 2, "max_length": 5} | changes))
 
 
 def build(name: str, **changes: object) -> Student:
@@ -56,8 +56,8 @@ def test_gru4rec_equals_torch_gru_on_each_unpadded_history() -> None:
         assert torch.allclose(found[row], backbone.norm(expected[-1, 0]), atol=1e-5)
 
 
-def test_heads_that_do_not_divide_the_width_are_refused() -> None:
-    with pytest.raises(ValidationError, match="heads 3 must divide width 8"):
+def test_heads_that_do_not_divide_the_hidden_size_are_refused() -> None:
+    with pytest.raises(ValidationError, match="num_heads 3 must divide hidden_size 8"):
         model(num_heads=3)
 
 
@@ -144,7 +144,7 @@ def test_teacher_embeddings_are_not_trained() -> None:
 
 
 @pytest.mark.parametrize("strategy", ["hint", "htd"])
-def test_matching_pulls_item_embeddings_towards_the_teachers(strategy: str) -> None:
+def test_a_feature_loss_draws_item_embeddings_towards_the_teachers(strategy: str) -> None:
     taught = learner("sasrec", "tied", embedding="none", strategy=strategy)
     optimizer = torch.optim.Adam(taught.parameters(), 0.02)
     losses = []

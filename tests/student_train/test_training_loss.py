@@ -20,6 +20,7 @@ GOLDEN = json.loads((Path(__file__).parent / "golden" / "official_losses.json").
 N = 12
 COUNT = torch.arange(N)
 MODEL = ModelConfig(hidden_size=8, num_heads=1, num_layers=1, max_length=4, dropout=0)
+DROS = MODEL.model_copy(update={"name": "dros"})
 
 
 def rows(teacher: bool = True) -> Rows:
@@ -32,17 +33,17 @@ def rows(teacher: bool = True) -> Rows:
     return Rows(torch.arange(6), history, torch.randint(N, (6,), generator=generator), taught if teacher else None)
 
 
-def learner(config: TrainConfig) -> DistilledStudent:
+def student(config: TrainConfig) -> DistilledStudent:
     torch.manual_seed(0)
-    return DistilledStudent(config.student, config.model, N, torch.randn(N, 16), config.distillation)
+    return DistilledStudent(config.model, N, torch.randn(N, 16), config.distillation)
 
 
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_every_strategy_teaches_under_every_objective(strategy: str, loss: str) -> None:
+def test_every_strategy_teaches_under_every_loss(strategy: str, loss: str) -> None:
     distillation = DistillationConfig(strategy=strategy, top_k=4)
     config = TrainConfig(model=MODEL, loss=LossConfig(name=loss), distillation=distillation)
-    taught, step = learner(config), TrainingLoss(config, COUNT)
+    taught, step = student(config), TrainingLoss(config, COUNT)
     optimizer = torch.optim.Adam(taught.parameters(), 0.01)
     distilled = []
     for seed in range(30):
@@ -57,12 +58,11 @@ def test_every_strategy_teaches_under_every_objective(strategy: str, loss: str) 
 
 def test_the_parts_add_up_with_their_weights() -> None:
     config = TrainConfig(
-        student="dros",
-        model=MODEL,
+        model=DROS,
         loss=LossConfig(dro_weight=0.25),
         distillation=DistillationConfig(strategy="dllm2rec", top_k=4, lam=0.5),
     )
-    taught, batch = learner(config), rows()
+    taught, batch = student(config), rows()
     losses = TrainingLoss(config, COUNT)(taught, batch, torch.Generator())
     twice = config.model_copy(update={"distillation": config.distillation.model_copy(update={"lam": 1.0})})
     doubled = TrainingLoss(twice, COUNT)(taught, batch, torch.Generator())
@@ -74,7 +74,7 @@ def test_the_parts_add_up_with_their_weights() -> None:
 
 def test_a_plain_student_has_its_own_loss_alone() -> None:
     config = TrainConfig(model=MODEL)
-    plain = DistilledStudent("sasrec", MODEL, N, None, config.distillation)
+    plain = DistilledStudent(MODEL, N, None, config.distillation)
     losses = TrainingLoss(config, COUNT)(plain, rows(teacher=False), torch.Generator())
     assert losses.dro.item() == losses.distillation.item() == losses.cloze.item() == 0.0
 
@@ -83,7 +83,7 @@ class Asked:
     """Notes which items are scored."""
 
     def __init__(self, config: TrainConfig) -> None:
-        self.model = learner(config)
+        self.model = student(config)
         self.items: list[Tensor | None] = []
 
     def __call__(self, history: Tensor, items: Tensor | None) -> StudentOutput:
@@ -95,14 +95,14 @@ class Asked:
     ("changes", "whole"),
     [
         ({"loss": LossConfig(name="bce", negatives=2)}, False),
-        ({"loss": LossConfig(name="bce"), "student": "dros"}, True),
-        ({"loss": LossConfig(name="bce", dro_weight=0.0), "student": "dros"}, False),
+        ({"loss": LossConfig(name="bce"), "model": DROS}, True),
+        ({"loss": LossConfig(name="bce", dro_weight=0.0), "model": DROS}, False),
         ({"loss": LossConfig(name="gbce", dro_weight=0.1)}, True),
         ({"loss": LossConfig(name="softmax")}, True),
     ],
 )
 def test_the_catalogue_is_scored_only_where_a_loss_needs_it(changes: dict[str, Any], whole: bool) -> None:
-    config = TrainConfig(model=MODEL, distillation=DistillationConfig(lam=0, cloze=0), **changes)
+    config = TrainConfig(**{"model": MODEL, "distillation": DistillationConfig(lam=0, cloze=0)} | changes)
     asked = Asked(config)
     TrainingLoss(config, COUNT)(asked, rows(), torch.Generator())
     assert [items is None for items in asked.items] == [whole]
@@ -124,7 +124,7 @@ def test_the_official_form_gives_the_official_codes_figures(case: dict[str, Any]
     batch = Rows(target, target[:, None], target, TeacherLabels(items, -distance, distance, torch.ones(len(target))))
     step = TrainingLoss(config, torch.tensor(case["item_count"]))
     step.propensity_N = torch.tensor(case["propensity"], dtype=torch.float64)
-    step.objective.draw = lambda *_: negative[:, None]  # type: ignore[method-assign]
+    step.student_loss.draw = lambda *_: negative[:, None]  # type: ignore[method-assign]
 
     def model(history: Tensor, wanted: Tensor | None) -> StudentOutput:
         return StudentOutput(scores if wanted is None else scores.gather(1, wanted), torch.zeros(()))

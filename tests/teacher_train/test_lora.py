@@ -8,7 +8,7 @@ from transformers import AutoModelForCausalLM
 from cluster.config import DeepSpeedConfig
 from cluster.engine import Engine
 from cluster.errors import ConfigError
-from teacher_train.config import LoraConfig, ModelConfig, TrainTeacherConfig
+from teacher_train.config import LoraConfig, TeacherModelConfig, TrainTeacherConfig
 from teacher_train.examples import IGNORED, Example, collate
 from teacher_train.lora import add_adapter, merge_adapter, write_adapter
 from teacher_train.model import ResponseLoss, checkpoint_activations, open_model, write_start, write_weights
@@ -20,7 +20,7 @@ TOKENS = torch.tensor([[0, 5, 6, 7, 8, 9]])
 @pytest.fixture
 def base(tiny_dataset, tmp_path):
     """A small model's directory."""
-    model = ModelConfig(num_layers=2, hidden_size=64, num_heads=2, vocabulary=512)
+    model = TeacherModelConfig(num_layers=2, hidden_size=64, num_heads=2, vocab_size=512)
     directory = tmp_path / "base"
     write_start(TrainTeacherConfig(dataset=tiny_dataset, model=model, max_tokens=128), directory)
     torch.manual_seed(0)

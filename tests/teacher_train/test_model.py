@@ -4,7 +4,7 @@ from torch.nn import functional
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from cluster.errors import ConfigError, StaleInputError
-from teacher_train.config import LoraConfig, ModelConfig, TrainTeacherConfig
+from teacher_train.config import LoraConfig, TeacherModelConfig, TrainTeacherConfig
 from teacher_train.examples import IGNORED, Example, collate
 from teacher_train.model import (
     ResponseLoss,
@@ -17,7 +17,7 @@ from teacher_train.model import (
 )
 from teacher_train.packing import joined
 
-SMALL = ModelConfig(num_layers=2, hidden_size=64, num_heads=2, vocabulary=512)
+SMALL = TeacherModelConfig(num_layers=2, hidden_size=64, num_heads=2, vocab_size=512)
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def examples():
 @pytest.mark.parametrize(("width", "heads"), [(128, 8), (100, 3), (256, 2)])
 def test_head_sizes_that_vllm_does_not_serve_are_refused(width, heads):
     with pytest.raises(ConfigError, match="serves 32 and 64"):
-        check_model(TrainTeacherConfig(model=ModelConfig(hidden_size=width, num_heads=heads)))
+        check_model(TrainTeacherConfig(model=TeacherModelConfig(hidden_size=width, num_heads=heads)))
 
 
 def test_a_missing_model_to_start_from_is_refused(tmp_path):

@@ -14,7 +14,7 @@ from cluster.errors import ConfigError, OutputError, StaleInputError
 from cluster.storage import fingerprint, read_manifest
 from data_prep.reading import read_titles
 from teacher_infer.locate import locate_teacher
-from teacher_train.config import LoraConfig, ModelConfig, TrainTeacherConfig
+from teacher_train.config import LoraConfig, TeacherModelConfig, TrainTeacherConfig
 from teacher_train.examples import IGNORED, Slice, encode, read_slice
 from teacher_train.train import train_teacher
 from tests.teacher_fixtures import ROWS, TITLES
@@ -144,7 +144,7 @@ def test_head_size_is_checked_before_work_starts(tiny_dataset, tmp_path):
     with pytest.raises(ConfigError, match="heads of size 16"):
         train_teacher(
             TrainTeacherConfig(
-                dataset=tiny_dataset, model=ModelConfig(hidden_size=64, num_heads=4), output=tmp_path / "teacher"
+                dataset=tiny_dataset, model=TeacherModelConfig(hidden_size=64, num_heads=4), output=tmp_path / "teacher"
             )
         )
     assert not (tmp_path / "teacher").exists()

@@ -5,12 +5,12 @@ import re
 from pathlib import Path
 
 import pytest
-from compare import compare as verb
 from mlflow import MlflowClient
 
 from cluster.config import TrackingConfig
 from cluster.storage import read_manifest
 from tests.tune.test_runs import config
+from tune import compare as verb
 from tune.compare_report import RANKING
 from tune.compare_runs import Result, train_one
 
@@ -61,7 +61,7 @@ def test_a_comparison_goes_on_where_it_was_stopped(
         assert (settings.output / "runs" / name).read_bytes() == content
     rows = list(csv.DictReader((settings.output / "results.csv").open()))
     assert len(rows) == 12
-    assert list(rows[0])[:6] == ["student", "objective", "strategy", "embedding", "seed", "split"]
+    assert list(rows[0])[:6] == ["student", "loss", "strategy", "embedding", "seed", "split"]
     assert list(rows[0])[6:] == [*(name.upper() for name in RANKING), "epochs", "seconds"]
     report = (settings.output / "report.md").read_text()
     assert "OVERLAP@20" in report

@@ -11,7 +11,7 @@ from tune.compare import _open
 from tune.compare_config import CompareConfig
 from tune.compare_runs import Result, done, plan, save
 
-STUDENTS = {"SASRec": {"student": "sasrec"}, "DROS": {"student": "dros", "loss": {"name": "bce"}}}
+STUDENTS = {"SASRec": {"model": {"name": "sasrec"}}, "DROS": {"model": {"name": "dros"}, "loss": {"name": "bce"}}}
 STRATEGIES = {"soft": {}, "official": {"distillation": {"strategy": "dllm2rec-official", "ed_weight": 0.0}}}
 
 
@@ -28,9 +28,9 @@ def test_every_student_runs_plain_and_with_every_strategy_and_seed(dataset: Path
     assert len(runs) == 2 * 3 * 2
     assert set(inputs) == {"dataset", "labels", "teacher"}
     plain = next(run for run in runs if (run.student, run.strategy) == ("DROS", "plain"))
-    assert (plain.config.distillation.lam, plain.embedding, plain.objective) == (0.0, "none", "bce+dro")
+    assert (plain.config.distillation.lam, plain.embedding, plain.loss) == (0.0, "none", "bce+dro")
     official = next(run for run in runs if run.strategy == "official")
-    assert (official.embedding, official.objective, official.config.distillation.top_k) == ("none", "softmax", 5)
+    assert (official.embedding, official.loss, official.config.distillation.top_k) == ("none", "softmax", 5)
     assert {run.seed for run in runs} == {3, 4}
 
 

@@ -2,12 +2,10 @@ import random
 
 import pytest
 
-from cluster.errors import ConfigError
-from student_train.config import TrainConfig
 from tests.tune.records import record
 from tune.config import Domain, PbtConfig, SearchConfig, TuneConfig
 from tune.journal import Record
-from tune.proposals import Proposal, check_batches, medians, proposals
+from tune.proposals import Proposal, medians, proposals
 
 SPACE = {"lam": Domain(low=0.1, high=2.0), "student": Domain(values=("sasrec", "gru4rec"))}
 START = {"lam": 0.6, "student": "sasrec"}
@@ -132,36 +130,3 @@ class TestPopulation:
 
 
 RATES = {"learning_rate": Domain(low=1e-4, high=1e-2)}
-
-
-def check(train: dict[str, object], space: dict[str, Domain] = RATES, **settings: object) -> None:
-    check_batches(config(together=4, trials=20, **settings), TrainConfig.model_validate(train), space)
-
-
-@pytest.mark.parametrize(
-    ("train", "named"),
-    [
-        ({"engine": {"precision": "bf16"}}, "`engine.precision` = bf16"),
-        ({"workers": {"count": 2}}, "`workers.count` = 2"),
-        ({"labels": "labels", "distillation": {"strategy": "htd"}}, "`distillation.strategy` = htd"),
-    ],
-)
-def test_trials_that_all_train_alone_are_not_asked_to_train_together(train, named):
-    with pytest.raises(ConfigError, match=f"`together` = 4, but with {named} every trial trains alone"):
-        check(train)
-
-
-def test_what_the_space_varies_is_no_reason_against_training_together():
-    taught = {"labels": "labels", "distillation": {"strategy": "htd"}}
-    check(taught, {"distillation.strategy": Domain(values=("soft", "htd"))})
-    check(taught, {"distillation.lam": Domain(low=0, high=1)})
-
-
-@pytest.mark.parametrize("search", [{"scheduler": "asha"}, {"scheduler": "none", "algorithm": "optuna"}])
-def test_a_search_that_learns_from_trials_does_not_begin_all_at_once(search):
-    with pytest.raises(
-        ConfigError, match=r"all 20 trials would begin at once \(`concurrent` = 5 batches of `together`"
-    ):
-        check({}, concurrent=5, **search)
-    check({}, concurrent=4, **search)
-    check({}, concurrent=5, scheduler="none")
