@@ -46,16 +46,31 @@ def best_of(records: list[Record], metric: str) -> Record:
 
 def set_champion(config: TuneConfig, base: TrainConfig, best: Record) -> Champion:
     """Train the best student and the plain one; what is there already is not done again."""
-    chosen, start = point_config(base, best.point), None
+    chosen, start = best_config(config, base, best), None
     if config.search.scheduler == "pbt":
-        # Its settings changed on the way, so that no training would repeat it: its checkpoint holds the student.
-        chosen = chosen.model_copy(update={"epochs": best.epoch, "patience": best.epoch})
         kept = ray_tune.Checkpoint(best.checkpoint).to_directory(str(config.output.absolute() / CHECKPOINT_FOLDER))
         start = Path(kept) / str(base.seed)
     student = _trained(chosen, config.output / STUDENT_FOLDER, start)
-    without = {"labels": None, "epochs": base.epochs, "patience": base.patience}
-    plain = chosen.model_copy(update=without) if base.labels else base
-    return Champion(chosen, student, _trained(plain, config.output / PLAIN_FOLDER))
+    return Champion(chosen, student, _trained(plain_config(base, chosen), config.output / PLAIN_FOLDER))
+
+
+def best_config(config: TuneConfig, base: TrainConfig, best: Record) -> TrainConfig:
+    """What ``dllm2rec train`` is to train.
+
+    After population based training nothing is: the settings changed on the way, so that no training would repeat it,
+    and the checkpoint holds the student.
+    """
+    chosen = point_config(base, best.point)
+    if config.search.scheduler == "pbt":
+        return chosen.model_copy(update={"epochs": best.epoch, "patience": best.epoch})
+    return chosen
+
+
+def plain_config(base: TrainConfig, chosen: TrainConfig) -> TrainConfig:
+    """The best student without its teacher; in a search without a teacher the train section's own student."""
+    if base.labels is None:
+        return base
+    return chosen.model_copy(update={"labels": None, "epochs": base.epochs, "patience": base.patience})
 
 
 def register_best(config: TuneConfig, tracker: Tracker, student: Manifest, parent: str) -> str:

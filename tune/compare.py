@@ -70,24 +70,14 @@ def compare(config: CompareConfig) -> Path:
         places = enter(journal, cells)
         done = len(journal.ended)
         print(f"{len(journal.records)} trainings, {done} of them done already", flush=True)
-        several = config.resources.workers > 1
-        plan = Plan(
-            train=base.model_dump(mode="json"),
-            resources=config.resources,
-            shared=None if several or not journal.open else share([cell.config for cell in cells]),
-            test=True,
-            storage=trial_storage(base.storage, config.output),
-            inputs=inputs,
-        )
         recorder = RunRecorder(tracker, parent.id, "ndcg@20")
         recorder.catch_up(journal)
         run_trials(
-            plan,
+            lambda: plan_of(config, base, cells, inputs),
             journal,
             lambda: (Listed(journal), EveryTrial()),
             total=len(journal.records),
-            concurrent=config.concurrent,
-            retries=config.retries,
+            config=config,
             ended=recorder.record,
         )
         recorder.finish()
@@ -96,7 +86,7 @@ def compare(config: CompareConfig) -> Path:
         labels = read_manifest(base.labels, "label") if base.labels else None
         written, summary = write_report(config.output, results, labels, transition_metrics(base))
         parent.log_artifacts(written)
-        clear(plan.storage)
+        clear(trial_storage(base.storage, config.output))
     write_manifest(Draft(config.output, {"trainings": len(cells)}), verb="compare", config=config, inputs=inputs)
     print(f"{summary}\n\n{config.output}: {', '.join(path.name for path in written)}")
     return config.output
@@ -137,6 +127,19 @@ def enter(journal: Journal, cells: list[Cell]) -> dict[str, int]:
     wanted = {places[cell.key] for cell in cells}
     journal.records = {number: record for number, record in journal.records.items() if number in wanted}
     return places
+
+
+def plan_of(config: CompareConfig, base: TrainConfig, cells: list[Cell], inputs: dict[str, str]) -> Plan:
+    """What all trainings have in common."""
+    return Plan(
+        train=base.model_dump(mode="json"),
+        resources=config.resources,
+        shared=share([cell.config for cell in cells]) if config.resources.workers == 1 else None,
+        checkpoint_seconds=config.checkpoint_seconds,
+        test=True,
+        storage=trial_storage(base.storage, config.output),
+        inputs=inputs,
+    )
 
 
 def check_results(results: Mapping[Cell, Record]) -> None:

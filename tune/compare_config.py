@@ -6,9 +6,9 @@ from typing import Annotated, Any
 import tyro
 from pydantic import Field, model_validator
 
-from cluster.config import ClusterConfig, Config, NoEffect, ResourcesConfig, TrackingConfig
+from cluster.config import NoEffect
 from student_train.config import TrainConfig
-from tune.config import refuse_unused
+from tune.config import TrialsConfig
 
 PLAIN = "plain"
 PLAIN_SETTINGS: dict[str, Any] = {"distillation": {"lam": 0.0, "embedding": "none"}}
@@ -17,7 +17,7 @@ Variants = Annotated[dict[str, dict[str, Any]], tyro.conf.Suppress]
 """Settings of ``train`` by the name that tables show; nested as in the section ``train``, and set in the file only."""
 
 
-class CompareConfig(Config):
+class CompareConfig(TrialsConfig):
     """Compare students and distillation strategies; `models` and `strategies` stand in the config file.
 
     Each maps a name in the tables to the settings of `train` that it changes. A name with " without " in it is an
@@ -31,25 +31,13 @@ class CompareConfig(Config):
         {"soft": {"distillation": {"strategy": "soft"}}}, min_length=1, description="Settings of each strategy."
     )
     seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1, description="Seeds of every student and strategy.")
-    concurrent: NoEffect[int | None] = Field(
-        None, ge=1, description="Most trainings at a time; by default as many as the cluster has room for."
-    )
-    resources: ResourcesConfig = Field(
-        ResourcesConfig(),
-        description="What one training takes (`gpus` may be a share of one); several workers train it with Ray Train.",
-    )
-    retries: NoEffect[int] = Field(3, ge=0, description="Times a training resumes after its process died.")
     output: NoEffect[Path] = Field(
         Path("runs/comparison"), description="Directory of tables and pictures; resumed if there."
     )
-    overwrite: NoEffect[bool] = Field(False, description="Do finished trainings again instead of those missing only.")
     train: TrainConfig = TrainConfig(labels=Path("runs/labels"))
-    cluster: NoEffect[ClusterConfig] = ClusterConfig()
-    tracking: NoEffect[TrackingConfig] = TrackingConfig()
 
     @model_validator(mode="after")
-    def _fits(self) -> "CompareConfig":
-        refuse_unused(self.train)
+    def _seeds_are_here(self) -> "CompareConfig":
         if self.train.seed:
             raise ValueError("train.seed has no effect here: set `seeds`")
         return self

@@ -181,7 +181,57 @@ class PbtConfig(Config):
     )
 
 
-class TuneConfig(Config):
+_UNUSED = {
+    "output": "the output directory of this verb holds everything",
+    "overwrite": "set the verb's own `overwrite`",
+    "register_as": "set the verb's own `register_as`",
+    "max_failures": "set `retries`",
+    "resources": "set the verb's own `resources`",
+    "cluster": "set the verb's own `cluster`",
+    "tracking": "set the verb's own `tracking`",
+}
+"""Fields of the section ``train`` that searches and comparisons do not use."""
+
+
+def without_unused(train: TrainConfig) -> TrainConfig:
+    """``train`` as the section of a search or a comparison."""
+    default = TrainConfig()
+    return train.model_copy(update={name: getattr(default, name) for name in _UNUSED})
+
+
+class TrialsConfig(Config):
+    """How trials run: what searches and comparisons have in common."""
+
+    concurrent: NoEffect[int | None] = Field(
+        None, ge=1, description="Most trials at a time; by default as many as the cluster has room for."
+    )
+    resources: ResourcesConfig = Field(
+        ResourcesConfig(),
+        description="What one trial takes (`gpus` may be a share of one); several workers train it with Ray Train.",
+    )
+    retries: NoEffect[int] = Field(
+        3, ge=0, description="Times a trial resumes after its process died; then it counts as failed."
+    )
+    checkpoint_seconds: NoEffect[float] = Field(
+        30, ge=0, description="Seconds of training between two checkpoints of a trial."
+    )
+    overwrite: NoEffect[bool] = Field(False, description="Start again where an earlier output stands.")
+    train: TrainConfig = TrainConfig()
+    cluster: NoEffect[ClusterConfig] = ClusterConfig()
+    tracking: NoEffect[TrackingConfig] = TrackingConfig()
+
+    @model_validator(mode="after")
+    def _nothing_is_ignored(self) -> "TrialsConfig":
+        default = TrainConfig()
+        for name, instead in _UNUSED.items():
+            if getattr(self.train, name) != getattr(default, name):
+                raise ValueError(f"train.{name} has no effect here: {instead}")
+        if self.resources.autoscale and not self.concurrent:
+            raise ValueError("resources.autoscale needs `concurrent`: how many trials a grown cluster has room for")
+        return self
+
+
+class TuneConfig(TrialsConfig):
     """Search fields of ``train`` on validation, then train and register the best student; stopped, it resumes.
 
     The student goes to OUTPUT/student. Resources, cluster and tracking of this config hold for its training too.
@@ -201,68 +251,18 @@ class TuneConfig(Config):
         1, ge=1, description="Seeds of every setting: one trial trains them in turn, and their median counts."
     )
     seed: int = Field(0, ge=0, description="Seed of the sampled points.")
-    concurrent: NoEffect[int | None] = Field(
-        None, ge=1, description="Most trials at work at a time; by default as many as the cluster has room for."
-    )
-    resources: ResourcesConfig = Field(
-        ResourcesConfig(),
-        description="What one trial takes (`gpus` may be a share of one); several workers train it with Ray Train.",
-    )
-    retries: NoEffect[int] = Field(
-        3, ge=0, description="Times a trial resumes after its process died; then it counts as failed."
-    )
-    checkpoint_seconds: NoEffect[float] = Field(
-        30, ge=0, description="Seconds of training between two checkpoints of a trial."
-    )
     search: SearchConfig = SearchConfig()
     asha: AshaConfig = AshaConfig()
     pbt: PbtConfig = PbtConfig()
-    train: TrainConfig = TrainConfig()
     register_as: NoEffect[ModelName] = Field("dllm2rec-student", description="Registered model of the best student.")
     output: NoEffect[Path] = Field(
         Path("runs/search"), description="Directory for trials, report, best config and student."
     )
-    overwrite: NoEffect[bool] = Field(
-        False, description="Start again where an earlier search stands in the output directory."
-    )
-    cluster: NoEffect[ClusterConfig] = ClusterConfig()
-    tracking: NoEffect[TrackingConfig] = TrackingConfig()
 
     @model_validator(mode="after")
-    def _fits(self) -> "TuneConfig":
+    def _pbt_and_grid_fit(self) -> "TuneConfig":
         if self.start_from and self.search.algorithm == "grid":
             raise ValueError("start_from has no effect on a grid, of which every point is tried")
         if self.search.scheduler == "pbt" and self.resources.workers > 1:
             raise ValueError("resources.workers must be 1 with the scheduler pbt, which hands on weights of one worker")
-        refuse_unused(self.train)
         return self
-
-
-_UNUSED = {
-    "output": "the output directory of this verb holds everything",
-    "overwrite": "set the verb's own `overwrite`",
-    "register_as": "set the verb's own `register_as`",
-    "max_failures": "set `retries`",
-    "resources": "set the verb's own `resources`",
-    "cluster": "set the verb's own `cluster`",
-    "tracking": "set the verb's own `tracking`",
-}
-"""Fields of the section ``train`` that searches and comparisons do not use."""
-
-
-def refuse_unused(train: TrainConfig) -> None:
-    """Refuse settings of a section ``train`` that would have no effect.
-
-    Raises:
-        ValueError: says what to set instead.
-    """
-    default = TrainConfig()
-    for name, instead in _UNUSED.items():
-        if getattr(train, name) != getattr(default, name):
-            raise ValueError(f"train.{name} has no effect here: {instead}")
-
-
-def without_unused(train: TrainConfig) -> TrainConfig:
-    """``train`` as the section of a search or a comparison."""
-    default = TrainConfig()
-    return train.model_copy(update={name: getattr(default, name) for name in _UNUSED})

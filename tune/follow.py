@@ -20,17 +20,31 @@ SECONDS_BETWEEN_TABLES = 30
 SHOWN_TRIALS = 8
 
 
+class Stop(tune.Stopper):
+    """Ends everything when there is no use in more trials: no trial is at fault, but what all of them stand on."""
+
+    def __init__(self) -> None:
+        self.fault: UserError | None = None
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """Whether one trial ends: none does."""
+        return False
+
+    def stop_all(self) -> bool:
+        """Whether all end."""
+        return self.fault is not None
+
+
 class Follow(tune.Callback):
     """Ray Tune calls this in the driver, so that one process alone writes to the journal."""
 
     def __init__(self, journal: Journal, plan: Plan, total: int, ended: Callable[[Record], None]) -> None:
         """Follow ``total`` trials of a plan; ``ended`` is called with every one that ended."""
         self.total = total
-        self._journal, self._ended = journal, ended
+        self.journal, self._ended = journal, ended
         self._metric, self._epochs = plan.objectives[0], plan.train["epochs"]
         self._scheme = plan.storage.rpartition("://")[0]
-        self.fault: UserError | None = None
-        """What ends all of it before its time; no trial's fault."""
+        self.stop = Stop()
         self._began = self._shown = time.monotonic()
         self._before = len(journal.ended)
         self._running: dict[int, Record] = {}
@@ -65,7 +79,9 @@ class Follow(tune.Callback):
         if isinstance(error, RayActorError) and trial.should_recover():
             return  # Ray Tune retries none whose process died between two trials; `run_trials` does.
         if isinstance(error, UserError | OSError | RayError) and not isinstance(error, RayActorError):
-            self.fault = UserError(f"trial {number} cannot train: {reason_of(error)} (fixed, the same command resumes)")
+            self.stop.fault = UserError(
+                f"trial {number} cannot train: {reason_of(error)} (fixed, the same command resumes)"
+            )
             return
         update = {"state": "failed", "reason": reason_of(error)}
         self._end(trial, self._record(trial, trial.last_result).model_copy(update=update))
@@ -81,7 +97,7 @@ class Follow(tune.Callback):
 
     def summary(self) -> str:
         """How many trials ended, the best of them, and the time that is left."""
-        ended = self._journal.ended
+        ended = self.journal.ended
         done = [record for record in ended if record.state != "failed"]
         best = max(done, key=lambda record: record.best(self._metric), default=None)
         told = f", best validation {self._metric} {best.best(self._metric):.4f} (trial {best.number})" if best else ""
@@ -91,7 +107,7 @@ class Follow(tune.Callback):
 
     def _record(self, trial: Trial, result: dict[str, Any]) -> Record:
         """A trial as it stands; in population based training its point has changed on the way."""
-        known, config = self._journal.records[number_of(trial)], trial.config
+        known, config = self.journal.records[number_of(trial)], trial.config
         progress = Progress.model_validate_json(result["progress"]) if "progress" in result else known
         parent = config["number"] if config["number"] != known.number else known.parent
         return known.now(progress, point=config["point"], parent=parent, ended=time.time())
@@ -99,15 +115,14 @@ class Follow(tune.Callback):
     def _end(self, trial: Trial, record: Record) -> None:
         self._running.pop(record.number, None)
         self._keep(record)
-        if self.fault:
-            return
-        self._ended(record)
+        if not self.stop.fault:
+            self._ended(record)
 
     def _keep(self, record: Record) -> None:
         try:
-            self._journal.append(record)
+            self.journal.append(record)
         except OutputError as fault:
-            self.fault = fault
+            self.stop.fault = fault
 
 
 def number_of(trial: Trial) -> int:

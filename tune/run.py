@@ -4,6 +4,7 @@ import hashlib
 import logging
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from ray.tune.search import ConcurrencyLimiter, Searcher
 from cluster.config import ResourcesConfig
 from cluster.errors import UserError
 from cluster.resources import check_resources
+from tune.config import TrialsConfig
 from tune.follow import Follow
 from tune.journal import Journal, Record
 from tune.trial import Plan, Trial, train_on_workers
@@ -58,47 +60,52 @@ class Listed(Searcher):
         """Nothing: see :meth:`on_trial_complete`."""
 
 
+Begin = Callable[[], tuple[Searcher | None, TrialScheduler]]
+
+
 def run_trials(
-    plan: Plan,
+    plan: Callable[[], Plan],
     journal: Journal,
-    begin: Callable[[], tuple[Searcher | None, TrialScheduler]],
+    begin: Begin,
     *,
     total: int,
-    concurrent: int | None,
-    retries: int,
+    config: TrialsConfig,
     ended: Callable[[Record], None],
+    trainable: type[tune.Trainable] = Trial,
 ) -> list[Record]:
     """Run the trials that the journal lacks, and return all in their order.
 
     Args:
-        plan: what trials have in common.
+        plan: makes what trials have in common.
         journal: of the search or the comparison.
         begin: makes the searcher and the scheduler from what the journal holds; without a searcher, the open trials of
             the journal are a population that begins together.
         total: how many trials there will be.
-        concurrent: most at a time; none for as many as fit.
-        retries: times that a trial resumes after its process died.
+        config: how they run.
         ended: called with every trial that ended.
+        trainable: runs a trial of one process.
 
     Raises:
         ConfigError: the cluster is too small for one trial.
         OutputError: the journal cannot be written.
         UserError: it was stopped before all trials ended, or trials found no data, no disk or no cluster.
     """
+    if len(journal.ended) >= total:
+        return journal.ended
     os.environ.update(QUIET_ENVIRONMENT)
     for logger in QUIET_LOGGERS:
         logging.getLogger(logger).setLevel(logging.CRITICAL)
-    most = min(concurrent or room(plan.resources), total)
-    follow = Follow(journal, plan, total, ended)
-    try:
-        for _ in range(retries + 1):
-            if len(journal.ended) < total and not follow.fault:
-                _run(plan, journal, begin, follow, most, retries)
-    except KeyboardInterrupt:
-        pass
+    most = min(config.concurrent or room(config.resources), total)
+    common = plan()
+    follow = Follow(journal, common, total, ended)
+    runs = train_on_workers if config.resources.workers > 1 else trainable
+    with suppress(KeyboardInterrupt):
+        for _ in range(config.retries + 1):
+            if len(journal.ended) < total and not follow.stop.fault:
+                _run(tune.with_parameters(runs, plan=common), common, begin, follow, most, config.retries)
     print(follow.summary(), flush=True)
-    if follow.fault:
-        raise follow.fault
+    if follow.stop.fault:
+        raise follow.stop.fault
     if len(journal.ended) < total:
         raise UserError(
             f"{journal.directory}: stopped after {len(journal.ended)} of {total} trials: the same command resumes"
@@ -106,51 +113,32 @@ def run_trials(
     return journal.ended
 
 
-def _run(
-    plan: Plan,
-    journal: Journal,
-    begin: Callable[[], tuple[Searcher | None, TrialScheduler]],
-    follow: Follow,
-    most: int,
-    retries: int,
-) -> None:
+def _run(runs: Any, plan: Plan, begin: Begin, follow: Follow, most: int, retries: int) -> None:  # noqa: ANN401
+    """Let Ray Tune run what the journal lacks."""
     searcher, scheduler = begin()
-    several = plan.resources.workers > 1
+    journal = follow.journal
     # Otherwise few trials at a time wait for an actor.
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(most + 1)
     # Not by a Tuner, which would pickle searcher and callbacks for a restore that we do without, and would, with ray://
     # addresses, run in an actor: the journal is here.
     tune.run(
-        tune.with_parameters(train_on_workers if several else Trial, plan=plan),
+        runs,
         name=f"{os.getpid()}-{len(journal.records)}",
         config={} if searcher else {"number": tune.grid_search([record.number for record in journal.open])},
         num_samples=follow.total if searcher else 1,
         search_alg=ConcurrencyLimiter(searcher, most) if searcher else None,
         scheduler=scheduler,
-        stop=_Fault(follow),
+        stop=follow.stop,
         resources_per_trial=_resources(plan.resources),
         storage_path=plan.storage,
         checkpoint_config=CheckpointConfig(num_to_keep=KEPT_CHECKPOINTS),
         callbacks=[follow],
         max_failures=retries,
-        reuse_actors=not several,
+        reuse_actors=plan.resources.workers == 1,
         raise_on_failed_trial=False,
         verbose=0,
         _remote=False,
     )
-
-
-class _Fault(tune.Stopper):
-    """Stops everything when there is no use in more trials."""
-
-    def __init__(self, follow: Follow) -> None:
-        self._follow = follow
-
-    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        return False
-
-    def stop_all(self) -> bool:
-        return self._follow.fault is not None
 
 
 def room(resources: ResourcesConfig) -> int:

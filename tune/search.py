@@ -17,8 +17,7 @@ from cluster.tracking import Tracker
 from student_train.config import TrainConfig
 from student_train.train import check_inputs
 from tune.champion import best_of, register_best, set_champion
-from tune.compare_config import CompareConfig
-from tune.config import AshaConfig, TuneConfig, render
+from tune.config import AshaConfig, TrialsConfig, TuneConfig, render
 from tune.journal import Journal
 from tune.points import Points, starting_points, total
 from tune.record_runs import RunRecorder, search_run
@@ -53,16 +52,14 @@ def tune(config: TuneConfig) -> Path:
         ray_session(config.cluster),
         search_run(tracker, journal, f"tune {base.model.name}", config, inputs) as parent,
     ):
-        plan = plan_of(config, base, space, inputs)
         recorder = RunRecorder(tracker, parent.id, metric)
         recorder.catch_up(journal)
         records = run_trials(
-            plan,
+            lambda: plan_of(config, base, space, inputs),
             journal,
             lambda: parts(config, base, space, journal),
             total=total(config, base, space),
-            concurrent=config.concurrent,
-            retries=config.retries,
+            config=config,
             ended=recorder.record,
         )
         recorder.finish()
@@ -72,7 +69,7 @@ def tune(config: TuneConfig) -> Path:
         parent.log_metrics({f"search_validation_{metric}": best.best(metric)})
         parent.log_artifacts(written)
         registered = register_best(config, tracker, champion.student, parent.id)
-        clear(plan.storage)
+        clear(trial_storage(base.storage, config.output))
     failed = sum(record.state == "failed" for record in records)
     draft = Draft(config.output, {"trials": len(records), "failed": failed})
     draft.metrics[f"search_validation_{metric}"] = best.best(metric)
@@ -81,7 +78,7 @@ def tune(config: TuneConfig) -> Path:
     return config.output
 
 
-def base_config(config: TuneConfig | CompareConfig) -> TrainConfig:
+def base_config(config: TrialsConfig) -> TrainConfig:
     """The train config that points go into: where it runs and is recorded comes from the verb's config.
 
     Paths are made absolute, for trials may start in another directory.

@@ -1,6 +1,7 @@
 """What a search leaves to read: the table of its trials, the best config, and a page with pictures."""
 
 import csv
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -98,18 +99,23 @@ def _champion(champion: Champion) -> Figure:
 def _figures(study: optuna.Study, config: TuneConfig) -> dict[str, tuple[str, Figure]]:
     """Optuna's pictures of a search, as far as there is something to show."""
     matplotlib.use("Agg")
-    first = {"target": lambda trial: trial.values[0], "target_name": f"validation {config.search.objectives[0]}"}
-    params = {path for trial in study.trials for path in trial.params}
+    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+    names = list(config.search.objectives)
+    first = {"target": lambda trial: trial.values[0]} if len(names) > 1 else {}
+    named = {"target_name": f"validation {names[0]}"}
     drawn = {
-        "Best so far": ("best_so_far.png", plots.plot_optimization_history(study, **first)),
-        "Points": ("points.png", plots.plot_parallel_coordinate(study, **first)),
+        "Best so far": ("best_so_far.png", plots.plot_optimization_history(study, **first, **named)),
+        "Points": ("points.png", plots.plot_parallel_coordinate(study, **first, **named)),
     }
     if len({trial.values[0] for trial in study.trials}) > 3:
-        evaluator = PedAnovaImportanceEvaluator(target_quantile=0.25, evaluate_on_local=False)
-        drawn["Importance of each field"] = ("importance.png", plots.plot_param_importances(study, evaluator, **first))
-        if {_LAM, _ED_WEIGHT} <= params:
-            drawn["λ × ed_weight"] = ("lam_ed_weight.png", plots.plot_contour(study, [_LAM, _ED_WEIGHT], **first))
-    if len(config.search.objectives) > 1:
-        names = list(config.search.objectives)
+        # With a target given it looks for low values.
+        sought = {"target": lambda trial: -trial.values[0]} if first else {}
+        evaluator = PedAnovaImportanceEvaluator(target_quantile=0.25)
+        axes = plots.plot_param_importances(study, evaluator, **sought, **named)
+        drawn["Importance of each field"] = ("importance.png", axes)
+        if {_LAM, _ED_WEIGHT} <= set(study.trials[0].params):
+            axes = plots.plot_contour(study, [_LAM, _ED_WEIGHT], **first, **named)
+            drawn["λ × ed_weight"] = ("lam_ed_weight.png", axes)
+    if first:
         drawn["Best of two objectives"] = ("front.png", plots.plot_pareto_front(study, target_names=names))
     return {heading: (name, axes.figure) for heading, (name, axes) in drawn.items()}
