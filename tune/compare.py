@@ -31,7 +31,7 @@ from tune.space import point_config
 from tune.trial import Plan
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Cell:
     """One training of a comparison."""
 

@@ -77,6 +77,8 @@ def point_config(train: TrainConfig, point: Point) -> TrainConfig:
         *sections, name = path.split(".")
         section = settings
         for outer in sections:
+            if not isinstance(section.get(outer), dict):  # refused below
+                section[outer] = {}
             section = section[outer]
         section[name] = value
     return TrainConfig.model_validate(settings)

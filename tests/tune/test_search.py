@@ -28,7 +28,7 @@ from student_train.config import ModelConfig, TrainConfig
 from tests.mlflow_server import free_port
 from tune.champion import best_of, set_champion
 from tune.config import AshaConfig, Domain, PbtConfig, SearchConfig, TuneConfig
-from tune.journal import TRIALS_FILE, Journal, Record, parse
+from tune.journal import TRIALS_FILE, Record, parse
 from tune.points import total
 from tune.run import run_trials
 from tune.search import base_config, open_journal, parts, plan_of, tune
@@ -102,7 +102,7 @@ def kill_trial(output: Path, killed: list[int]) -> None:
 
 @pytest.fixture(scope="module")
 def searched(ray_local, dataset, labels, new_store, tmp_path_factory):
-    """The one search: its config, its output, its trials as they stood when its driver was killed, and what else was."""
+    """The one search: its config, its output, its trials when its driver was killed, and which process else was."""
     where = tmp_path_factory.mktemp("search")
     asha = AshaConfig(max_epochs=6, grace=2, reduction=2)
     config = small(dataset, labels, where, new_store(), trials=6, seeds=2, checkpoint_seconds=0, asha=asha)
@@ -266,7 +266,7 @@ def test_a_trial_with_several_workers_reports_through_ray_train(ray_local, datas
     asha = AshaConfig(max_epochs=4, grace=1, reduction=2)
     config = small(dataset, labels, tmp_path, trials=2, concurrent=1, resources=resources, asha=asha)
     records = run(config)
-    assert [(record.state, record.reason) for record in records][0] == ("complete", "")
+    assert (records[0].state, records[0].reason) == ("complete", "")
     assert [at["epoch"] for at in records[0].histories[0]] == [1, 2, 3, 4]
     assert records[1].state in ("complete", "stopped early")
 

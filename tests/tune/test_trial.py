@@ -70,7 +70,7 @@ def test_what_training_refuses_is_an_error_of_the_trial(dataset: Path, labels: P
     with pytest.raises(TrainingError, match=r"`model`: num_heads 3 must divide hidden_size 8"):
         trained_config(plan(config(dataset)), {"model.num_heads": 3})
     one_side = config(dataset, labels=labels, distillation=DistillationConfig(embedding="input"))
-    with pytest.raises(TrainingError, match="set `model.output` to separate"):
+    with pytest.raises(TrainingError, match=r"set `model\.output` to separate"):
         trained_config(plan(one_side), {"learning_rate": 0.1})
 
 
