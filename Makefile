@@ -7,30 +7,32 @@ UV := $(BIN)/uv
 # uv does not read pip's setting for local wheels; without one, torch's own CPU builds are asked for.
 TORCH_SOURCE := $(if $(PIP_FIND_LINKS),--find-links "$(PIP_FIND_LINKS)",$(if $(filter cpu,$(EXTRA)),--torch-backend cpu))
 
-.PHONY: demo test test-fast lint bench install lock clean
+.PHONY: help demo test test-fast lint bench install lock clean
 
-demo: install
+help: ## list the targets
+	@grep -hE "^[a-z-]+:.*## " $(MAKEFILE_LIST) | sed -E "s/^([a-z-]+):.*## (.*)/  make \1\t\2/" | expand -t 20
+
+demo: install ## the complete pipeline on synthetic data
 	$(BIN)/dllm2rec demo --config configs/demo.yaml
 
-test: install
+test: install ## all tests
 	$(BIN)/pytest -q
 
-test-fast: install
+test-fast: install ## the tests that start no engine
 	$(BIN)/pytest -q -m "not engine"
 
-lint: install
+lint: install ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: install
+bench: install ## the benchmarks
 	$(BIN)/python -m benchmarks.student_step
-	$(BIN)/python -m benchmarks.together
 	$(BIN)/python -m benchmarks.teacher
 	$(BIN)/python -m benchmarks.search
 	$(BIN)/python -m benchmarks.serving
 
-install: $(VENV)/.installed
+install: $(VENV)/.installed ## set up .venv (EXTRA=cuda on CUDA machines)
 
 $(VENV)/.installed: requirements/$(EXTRA).txt requirements/overrides.txt pyproject.toml
 	test -x $(UV) || { $(PYTHON) -m venv $(VENV) && $(BIN)/pip install -q uv==0.13.8; }
@@ -39,9 +41,9 @@ $(VENV)/.installed: requirements/$(EXTRA).txt requirements/overrides.txt pyproje
 	touch $@
 
 # Writes the pinned requirement files anew from pyproject.toml.
-lock:
+lock: ## pin the requirements anew from pyproject.toml
 	$(UV) pip compile pyproject.toml --extra cpu --extra dev --overrides requirements/overrides.txt $(if $(PIP_FIND_LINKS),--find-links "$(PIP_FIND_LINKS)",--torch-backend cpu) --no-emit-index-url --no-emit-find-links --no-annotate --no-header -q -o requirements/cpu.txt
 	$(UV) pip compile pyproject.toml --extra cuda --extra dev --overrides requirements/overrides.txt --no-emit-index-url --no-annotate --no-header -q -o requirements/cuda.txt
 
-clean:
-	rm -rf runs mlruns.db mlartifacts
+clean: ## remove runs and the local MLflow store
+	rm -rf runs mlflow.db mlartifacts

@@ -62,7 +62,7 @@ class TrackingConfig(Config):
     """Where runs and models are recorded."""
 
     uri: str = Field(
-        default_factory=lambda: os.environ.get("MLFLOW_TRACKING_URI", "sqlite:///mlruns.db"),
+        default_factory=lambda: os.environ.get("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db"),
         description="MLflow tracking URI (SQL database or server); MLFLOW_TRACKING_URI sets another default.",
     )
     experiment: str = Field(default="dllm2rec", min_length=1, description="MLflow experiment name.")

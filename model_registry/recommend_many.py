@@ -22,6 +22,7 @@ from cluster.ray_session import ray_session
 from cluster.storage import Draft
 from data_prep.schema import shard_name
 from model_registry.recommend_config import RecommendConfig
+from student_serve.errors import StudentError
 from student_serve.recommender import ANSWERS, Recommender
 
 HISTORY = "history"
@@ -68,7 +69,7 @@ class Scorer:
         """One piece in, its counts out."""
         try:
             counts = [self._do(**json.loads(piece)) for piece in batch[PIECE]]
-        except UserError as error:
+        except (UserError, StudentError) as error:
             return {DONE: [""], FAILURE: [str(error)]}
         return {DONE: [json.dumps(count) for count in counts], FAILURE: [""] * len(counts)}
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from cluster.console import say
 from cluster.errors import ModelError
 from cluster.storage import Manifest, fingerprint, output_directory, read_manifest
 from cluster.tracking import Tracker
@@ -22,7 +23,6 @@ from mlflow.types import ParamSchema, ParamSpec, Schema
 from mlflow.types.schema import Array, ColSpec, DataType
 
 import student_serve
-from cluster import errors
 from data_prep.schema import STUDENT_WEIGHTS_FILE
 from model_registry.champion import name_challenger
 from model_registry.config import RegisterConfig
@@ -62,7 +62,7 @@ def register(config: RegisterConfig) -> Path:
     ) as draft:
         made = register_student(Tracker(config.tracking), config.student, config.name)
         (draft.path / VERSION_FILE).write_text(json.dumps({"name": made.name, "version": made.version}) + "\n")
-    print(f"registered as {made.name} version {made.version}")
+    say(f"registered as {made.name} version {made.version}")
     return config.output
 
 
@@ -74,7 +74,8 @@ def register_student(tracker: Tracker, directory: Path, name: str, parent: str |
 
     Raises:
         StaleInputError: the directory holds no finished student.
-        ModelError: its files differ from those its manifest describes, or do not load.
+        ModelError: its files differ from those its manifest describes.
+        StudentError: its files do not load.
         ConfigError: the tracking server does not answer.
     """
     manifest = read_manifest(directory, "train")
@@ -126,23 +127,15 @@ def _served(directory: Path) -> Iterator[ServedModel]:
     """The model to store: of the student all but torch's weights, of this project what answers."""
     example = pd.DataFrame({"history": [Recommender(directory).titles[:2]]})
     with tempfile.TemporaryDirectory(prefix="dllm2rec-register-") as folder:
-        student, code = Path(folder) / STUDENT_ARTIFACT, Path(folder) / "code"
+        student, code = Path(folder) / STUDENT_ARTIFACT, Path(folder) / SCRIPT.parent.name
         shutil.copytree(directory, student, ignore=shutil.ignore_patterns(STUDENT_WEIGHTS_FILE))
+        shutil.copytree(SCRIPT.parent, code, ignore=shutil.ignore_patterns("__pycache__"))
         yield ServedModel(
             script=SCRIPT,
             artifacts={STUDENT_ARTIFACT: student},
-            code=_copied_code(code),
+            code=[code],
             requirements=[f"{package}=={version(package).split('+')[0]}" for package in SERVING_PACKAGES],
             example=example,
             signature=SIGNATURE,
             params=DEFAULT_PARAMS,
         )
-
-
-def _copied_code(folder: Path) -> list[Path]:
-    """The room serving, and of the room cluster nothing but the errors it raises."""
-    shutil.copytree(SCRIPT.parent, folder / "serving", ignore=shutil.ignore_patterns("__pycache__"))
-    (folder / "cluster").mkdir()
-    for file in (Path(errors.__file__), Path(errors.__file__).with_name("__init__.py")):
-        shutil.copy(file, folder / "cluster")
-    return [folder / "serving", folder / "cluster"]

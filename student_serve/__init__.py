@@ -1,1 +1,1 @@
-"""All that a pulled student needs to answer: ONNX Runtime, numpy, pandas and pyarrow; it travels with the model."""
+"""All that travels with a registered student: numpy, pandas, pyarrow, ONNX Runtime and mlflow-skinny run it."""

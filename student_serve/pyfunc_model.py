@@ -19,7 +19,7 @@ class StudentModel(PythonModel):
         """Load the student stored with the model.
 
         Raises:
-            ModelError: a file is missing or damaged.
+            StudentError: a file is missing or damaged.
         """
         self._recommender = Recommender(Path(context.artifacts[STUDENT_ARTIFACT]))
 
@@ -29,7 +29,7 @@ class StudentModel(PythonModel):
         """One row per history; ``params`` are ``k`` (10) and ``exclude_history`` (True).
 
         Raises:
-            ModelError: k is out of range.
+            StudentError: k is out of range.
         """
         answers = self._recommender.recommend(list(model_input["history"]), **(params or {}))
         return pd.DataFrame(answers.to_pydict())

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidGraph, InvalidProtobuf, NoSuchFile
 
-from cluster.errors import ModelError
+from student_serve.errors import StudentError
 
 MODEL_FILE = "model.onnx"
 ITEMS_FILE = "items.parquet"
@@ -44,11 +44,11 @@ class Recommender:
         """Load ``model.onnx`` and ``items.parquet``.
 
         Raises:
-            ModelError: a file is missing or damaged, or the two do not fit each other.
+            StudentError: a file is missing or damaged, or the two do not fit each other.
         """
         for file in (MODEL_FILE, ITEMS_FILE):
             if not (directory / file).is_file():
-                raise ModelError(f"{directory} is not a student: {file} is missing; train or pull it again")
+                raise StudentError(f"{directory} is not a student: {file} is missing; train or pull it again")
         options = onnxruntime.SessionOptions()
         # One request is too small to share among threads; who has many starts one process per core.
         options.intra_op_num_threads = options.inter_op_num_threads = 1
@@ -62,13 +62,13 @@ class Recommender:
             )
         except (KeyError, pa.ArrowException, Fail, InvalidGraph, InvalidProtobuf, NoSuchFile) as error:
             reason = " ".join(str(error).split())[:200]
-            raise ModelError(
+            raise StudentError(
                 f"{directory}: the student's files are damaged ({reason}); train or pull it again"
             ) from error
         self.n_items = len(self._ids)
         self.length = self._session.get_inputs()[0].shape[1]
         if self._session.get_outputs()[0].shape[1] != self.n_items:
-            raise ModelError(f"{directory}: {MODEL_FILE} and {ITEMS_FILE} differ in items; train or pull it again")
+            raise StudentError(f"{directory}: {MODEL_FILE} and {ITEMS_FILE} differ in items; train or pull it again")
         self._counts = counts.to_numpy().astype(np.float32)
         self._popular = (-self._counts).argsort(kind="stable")
         self.titles: list[str] = self._titles.to_pylist()
@@ -92,7 +92,7 @@ class Recommender:
             A row per history, with the columns of ANSWERS.
 
         Raises:
-            ModelError: k is out of range, or a history holds something else than text.
+            StudentError: k is out of range, or a history holds something else than text.
         """
         reads = [self.read(history) for history in histories]
         items_BK, scores_BK = self.top_k([read.items for read in reads], k, exclude_history)
@@ -106,10 +106,10 @@ class Recommender:
         """Look up a history's words.
 
         Raises:
-            ModelError: it is a text itself, or holds something else than text.
+            StudentError: it is a text itself, or holds something else than text.
         """
         if isinstance(history, str):
-            raise ModelError(f'history: "{history[:80]}" is one text, not a list of item ids or titles')
+            raise StudentError(f'history: "{history[:80]}" is one text, not a list of item ids or titles')
         items, skipped = [], []
         for word in history:
             at = self._index.get(word) if isinstance(word, str) else None
@@ -118,7 +118,7 @@ class Recommender:
             elif isinstance(word, str | None):
                 skipped.append(word)
             else:
-                raise ModelError(f"history: {word!r} is a {type(word).__name__}: item ids and titles are text")
+                raise StudentError(f"history: {word!r} is a {type(word).__name__}: item ids and titles are text")
         return Read(items, skipped)
 
     def top_k(
@@ -127,11 +127,11 @@ class Recommender:
         """Item indices [B, k] and their scores [B, k], best first, after histories of item indices.
 
         Raises:
-            ModelError: k is out of range.
+            StudentError: k is out of range.
         """
         longest = max((len(set(history)) for history in histories), default=0) if exclude_history else 0
         if not 1 <= k <= self.n_items - longest:
-            raise ModelError(f"k = {k}, but {self.n_items - longest} items are left to recommend: change k")
+            raise StudentError(f"k = {k}, but {self.n_items - longest} items are left to recommend: change k")
         items_BK = np.empty((len(histories), k), dtype=np.int64)
         scores_BK = np.empty((len(histories), k), dtype=np.float32)
         for start in range(0, len(histories), _BLOCK):

@@ -13,7 +13,7 @@ from cluster.errors import TrainingError
 from data_prep.metrics import METRICS
 from student_train.config import TrainConfig
 from student_train.distilled_student import DistilledStudent, fold
-from student_train.evaluation import evaluate, metric_means
+from student_train.evaluation import Metrics, evaluate, metric_means
 from student_train.models.student import Student
 from student_train.rows import Rows
 from student_train.training_loss import TrainingLoss
@@ -105,7 +105,7 @@ class Trainer:
             loss = self._epoch()
         weights = fold(self._engine.state_dict(), self.model)
         plain = plain_student(config, self.data, weights)
-        metrics = _validate(self._engine, plain, self.data.validation, config.filter_history)
+        metrics = _validate(self._engine, plain, self.data.validation, config)
         state.seconds += time.perf_counter() - started
         state.record(metrics | {"loss": loss}, weights)
 
@@ -215,9 +215,10 @@ def _epoch(engine: Engine, training_loss: TrainingLoss, data: TrainingData, step
     return float(engine.mean(total / steps))
 
 
-def _validate(engine: Engine, plain: Student, rows: Rows, filter_history: bool) -> dict[str, float]:
-    sums = evaluate(plain.to(engine.device), rows, engine.device, filter_history)
-    return metric_means(engine.mean(sums.to(engine.device)).cpu())
+def _validate(engine: Engine, plain: Student, rows: Rows, config: TrainConfig) -> dict[str, float]:
+    metrics = Metrics(config.metrics)
+    sums = evaluate(plain.to(engine.device), rows, engine.device, config.filter_history, metrics)
+    return metric_means(engine.mean(sums.to(engine.device)).cpu(), metrics)
 
 
 def _yardstick(engine: Engine, config: TrainConfig, data: TrainingData) -> dict[str, float]:

@@ -35,7 +35,7 @@ def new_store(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Tracking
     mlflow.MlflowClient(f"sqlite:///{template}").search_experiments()
 
     def make() -> TrackingConfig:
-        copy = tmp_path_factory.mktemp("store") / "runs.db"
+        copy = tmp_path_factory.mktemp("store") / "mlflow.db"
         copy.write_bytes(template.read_bytes())
         return TrackingConfig(uri=f"sqlite:///{copy}")
 

@@ -13,8 +13,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 ENVIRONMENT = {
-    # `mlflow models serve` looks for uvicorn there.
+    # As in an activated environment.
     "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+    "MLFLOW_HOST": "127.0.0.1",
+    "MLFLOW_WORKERS": "1",
     # A server starts seven processes for them.
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
 }
@@ -27,13 +29,14 @@ def free_port() -> int:
 
 
 @contextmanager
-def listening(command: list[str], port: int, log: Path, path: str) -> Iterator[str]:
-    """Run ``python -m mlflow COMMAND`` for the length of the block, from when ``path`` answers; yields the address."""
+def listening(command: list[str], port: int, log: Path, path: str, folder: Path | None = None) -> Iterator[str]:
+    """Run a command of MLflow in ``folder`` while the block runs, which begins when ``path`` answers; the address."""
     address = f"http://127.0.0.1:{port}"
-    whole = [sys.executable, "-m", "mlflow", *command, "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    environment = os.environ | ENVIRONMENT | {"MLFLOW_PORT": str(port)}
+    environment.pop("MLFLOW_TRACKING_URI", None)
     with log.open("a") as file:
         process = subprocess.Popen(
-            whole, stdout=file, stderr=file, start_new_session=True, env=os.environ | ENVIRONMENT
+            command, cwd=folder, stdout=file, stderr=file, start_new_session=True, env=environment
         )
     try:
         for _ in range(360):
@@ -52,4 +55,4 @@ def listening(command: list[str], port: int, log: Path, path: str) -> Iterator[s
 def mlflow_server(folder: Path, port: int) -> contextlib.AbstractContextManager[str]:
     """An MLflow server whose database and artifacts lie in ``folder``, so that another one finds them there."""
     store = ["--backend-store-uri", f"sqlite:///{folder}/server.db", "--artifacts-destination", f"{folder}/files"]
-    return listening(["server", *store], port, folder / "server.log", "/health")
+    return listening(["mlflow", "server", *store], port, folder / "server.log", "/health")

@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from cluster.config import describe
+from cluster.console import say
 from cluster.errors import ConfigError, UserError
 from cluster.identity import digest
 from cluster.ray_session import ray_session
@@ -69,7 +70,7 @@ def compare(config: CompareConfig) -> Path:
     ):
         places = enter(journal, cells)
         done = len(journal.ended)
-        print(f"{len(journal.records)} trainings, {done} of them done already", flush=True)
+        say(f"{len(journal.records)} trainings, {done} of them done already")
         recorder = RunRecorder(tracker, parent.id, "ndcg@20")
         recorder.catch_up(journal)
         run_trials(
@@ -88,7 +89,7 @@ def compare(config: CompareConfig) -> Path:
         parent.log_artifacts(written)
         clear(trial_storage(base.storage, config.output))
     write_manifest(Draft(config.output, {"trainings": len(cells)}), verb="compare", config=config, inputs=inputs)
-    print(f"{summary}\n\n{config.output}: {', '.join(path.name for path in written)}")
+    say(f"{summary}\n\n{config.output}: {', '.join(path.name for path in written)}")
     return config.output
 
 

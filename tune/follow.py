@@ -11,6 +11,7 @@ from ray.exceptions import RayActorError, RayError, RayTaskError
 from ray.tune.experiment import Trial
 
 from cluster.config import describe
+from cluster.console import say
 from cluster.errors import ClusterError, OutputError, UserError
 from cluster.text import aligned
 from tune.journal import Journal, Progress, Record
@@ -93,7 +94,7 @@ class Follow(tune.Callback):
         self._shown = time.monotonic()
         running = [number_of(trial) for trial in trials if trial.status == Trial.RUNNING]
         shown = [self._running[number] for number in running if number in self._running]
-        print(self.summary() + (f"\n{table(shown, self._metric, self._epochs)}" if shown else ""), flush=True)
+        say(self.summary() + (f"\n{table(shown, self._metric, self._epochs)}" if shown else ""))
 
     def summary(self) -> str:
         """How many trials ended, the best of them, and the time that is left."""

@@ -11,6 +11,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import TrialState
 from ray.tune.search.optuna import OptunaSearch
 
+from cluster.console import say
 from cluster.errors import ConfigError
 from student_train.config import TrainConfig, value_at
 from tune.config import MINIMISED, Domain, TuneConfig, Value
@@ -149,7 +150,7 @@ def starting_points(config: TuneConfig, train: TrainConfig, space: Space) -> lis
         outside = f"{len(points) - len(held)} of its {len(points)} points lie outside this search's space"
         if not held:
             raise ConfigError(f"`start_from` = {config.start_from}: {outside}")
-        print(f"{config.start_from}: {outside}; the best {min(TAKEN, len(held))} of the others come first", flush=True)
+        say(f"{config.start_from}: {outside}; the best {min(TAKEN, len(held))} of the others come first")
         starts += held[:TAKEN]
     return starts
 

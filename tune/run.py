@@ -16,6 +16,7 @@ from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import ConcurrencyLimiter, Searcher
 
 from cluster.config import ResourcesConfig
+from cluster.console import say
 from cluster.errors import UserError
 from cluster.resources import check_resources
 from tune.config import TrialsConfig
@@ -103,7 +104,7 @@ def run_trials(
         for _ in range(config.retries + 1):
             if len(journal.ended) < total and not follow.stop.fault:
                 _run(tune.with_parameters(runs, plan=common), common, begin, follow, most, config.retries)
-    print(follow.summary(), flush=True)
+    say(follow.summary())
     if follow.stop.fault:
         raise follow.stop.fault
     if len(journal.ended) < total:

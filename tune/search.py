@@ -9,6 +9,7 @@ from typing import Any
 from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
+from cluster.console import say
 from cluster.identity import deciding
 from cluster.ray_session import ray_session
 from cluster.run import flatten
@@ -74,7 +75,7 @@ def tune(config: TuneConfig) -> Path:
     draft = Draft(config.output, {"trials": len(records), "failed": failed})
     draft.metrics[f"search_validation_{metric}"] = best.best(metric)
     write_manifest(draft, verb="tune", config=config, inputs=inputs)
-    print(f"{config.output}: best validation {metric} {best.best(metric):.4f} of {len(records)} trials, {registered}")
+    say(f"{config.output}: best validation {metric} {best.best(metric):.4f} of {len(records)} trials, {registered}")
     return config.output
 
 

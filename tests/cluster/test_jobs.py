@@ -182,7 +182,7 @@ def test_config_outside_the_upload_is_refused(tmp_path: Path) -> None:
 
 def test_upload_holds_the_project_without_environments_results_and_data(tmp_path: Path) -> None:
     kept = ["dllm2rec.py", "configs/a.yaml", "data_prep/schema.py"]
-    for name in [*kept, ".venv/bin/python", ".git/HEAD", "runs/x", "data/raw.csv", "mlruns.db", "a/__pycache__/a.pyc"]:
+    for name in [*kept, ".venv/bin/python", ".git/HEAD", "runs/x", "data/raw.csv", "mlflow.db", "a/__pycache__/a.pyc"]:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(name)
     files = uploaded_files(tmp_path)

@@ -131,7 +131,7 @@ import sys
 from cluster.config import TrackingConfig
 from model_registry.versions import Registry
 from cluster.tracking import Tracker
-from tests.student_train.test_promote import race
+from tests.model_registry.test_promote import race
 
 race(Registry(Tracker(TrackingConfig(uri=sys.argv[1]))), int(sys.argv[2]), sys.argv[3])
 """

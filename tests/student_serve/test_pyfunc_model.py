@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import urllib.error
@@ -12,6 +13,7 @@ import mlflow
 import pandas as pd
 import pytest
 
+from cluster.config import TrackingConfig
 from cluster.tracking import Tracker
 from model_registry.register import SIGNATURE, register_student
 from model_registry.versions import Registry
@@ -23,15 +25,16 @@ pytestmark = pytest.mark.engine
 HISTORIES = [["i1", "Title 2"], [], ["i3", "no item"]]
 STRANGER = """
 import importlib.util, json, sys
-import mlflow, pandas as pd
+import cluster, mlflow, pandas as pd
 
 model = mlflow.pyfunc.load_model(sys.argv[1])
 answer = model.predict(pd.DataFrame({"history": json.loads(sys.argv[2])}), params={"k": 3})
 others = ("torch", "ray", "sqlalchemy", "tyro", "student_train")
 absent = [name for name in others if not importlib.util.find_spec(name)]
-import cluster
-print(json.dumps([answer.to_dict("list"), cluster.__file__, absent]))
+import serving
+print(json.dumps([answer.to_dict("list"), cluster.mine, serving.mine, absent]))
 """
+README = Path(__file__).parents[2] / "README.md"
 
 
 @pytest.fixture(autouse=True)
@@ -46,11 +49,19 @@ def student(make_module_student) -> Path:
 
 
 @pytest.fixture(scope="module")
-def pulled(student, new_store, tmp_path_factory) -> Path:
+def tracking(student, new_store) -> TrackingConfig:
+    """A store whose champion is the student."""
+    tracking = new_store()
+    tracker = Tracker(tracking)
+    Registry(tracker).set_alias(register_student(tracker, student, "my-student"), "champion")
+    return tracking
+
+
+@pytest.fixture(scope="module")
+def pulled(tracking, tmp_path_factory) -> Path:
     """The model's directory as it comes out of the registry."""
-    tracker = Tracker(new_store())
-    version = register_student(tracker, student, "served")
-    return Registry(tracker).pull(version, tmp_path_factory.mktemp("pulled"), SIGNATURE)
+    registry = Registry(Tracker(tracking))
+    return registry.pull(registry.version("my-student"), tmp_path_factory.mktemp("pulled"), SIGNATURE)
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +69,9 @@ def expected(student) -> dict:
     return Recommender(student).recommend(HISTORIES, k=3).to_pydict()
 
 
-def test_it_answers_in_an_environment_of_its_requirements_alone(pulled, expected, tmp_path):
+def test_a_program_with_its_requirements_alone_and_own_packages_serving_and_cluster_loads_it(
+    pulled, expected, tmp_path
+):
     uv = Path(sys.executable).with_name("uv")
     python = tmp_path / "venv" / "bin" / "python"
     bare = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
@@ -68,28 +81,30 @@ def test_it_answers_in_an_environment_of_its_requirements_alone(pulled, expected
         *("mlflow-skinny", "numpy", "onnxruntime", "pandas", "pyarrow")
     }
     subprocess.run([uv, "pip", "install", "-q", "--python", python, "-r", requirements], check=True, env=bare)
+    for name in ("cluster", "serving"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("mine = True")
     question = [python, "-c", STRANGER, str(pulled), json.dumps(HISTORIES)]
     asked = subprocess.run(question, cwd=tmp_path, capture_output=True, text=True, check=False, env=bare)
     assert asked.returncode == 0, asked.stderr
-    answer, home, absent = json.loads(asked.stdout.splitlines()[-1])
+    answer, *own, absent = json.loads(asked.stdout.splitlines()[-1])
     assert answer.pop("scores") == [pytest.approx(row) for row in expected["scores"]]
     assert answer == {name: values for name, values in expected.items() if name != "scores"}
-    assert home.endswith("/code/cluster/__init__.py")
+    assert own == [True, True]
     assert absent == ["torch", "ray", "sqlalchemy", "tyro", "student_train"]
 
 
 def test_the_model_holds_what_answers_and_nothing_else(pulled):
     code = {str(file.relative_to(pulled / "code")) for file in (pulled / "code").rglob("*.py")}
-    assert code == {
-        *("cluster/__init__.py", "cluster/errors.py"),
-        *("serving/__init__.py", "serving/recommender.py", "serving/pyfunc_model.py"),
-    }
+    assert code == {f"student_serve/{name}.py" for name in ("__init__", "errors", "recommender", "pyfunc_model")}
     assert "model.safetensors" not in {file.name for file in pulled.rglob("*")}
 
 
-def test_it_answers_over_http(pulled, expected, tmp_path):
-    serve = ["models", "serve", "--model-uri", str(pulled), "--env-manager", "local"]
-    with listening(serve, free_port(), tmp_path / "log", "/ping") as address:
+def test_the_line_of_the_readme_serves_the_champion(tracking, expected, tmp_path):
+    line = re.search(r"^mlflow models serve .*", README.read_text(), flags=re.MULTILINE)[0]
+    assert "models:/my-student@champion" in line
+    store = Path(tracking.uri.removeprefix("sqlite:///")).parent
+    with listening(["bash", "-c", line], free_port(), tmp_path / "log", "/ping", store) as address:
         answer = post(address, {"dataframe_split": {"columns": ["history"], "data": [[h] for h in HISTORIES]}})
         with pytest.raises(urllib.error.HTTPError) as refused:
             post(address, {"dataframe_split": {"columns": ["titles"], "data": [[["i1"]]]}})

@@ -5,8 +5,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from cluster.errors import ModelError
 from student_serve import recommender as module
+from student_serve.errors import StudentError
 from student_serve.recommender import ANSWERS, Recommender
 from tests.conftest import MakeStudent
 
@@ -82,14 +82,14 @@ def test_no_histories_give_no_answers(recommender: Recommender) -> None:
 
 @pytest.mark.parametrize("k", [0, 19])
 def test_a_k_out_of_range_is_an_error(recommender: Recommender, k: int) -> None:
-    with pytest.raises(ModelError, match=f"k = {k}, but 18 items are left to recommend"):
+    with pytest.raises(StudentError, match=f"k = {k}, but 18 items are left to recommend"):
         recommender.recommend([["i1", "i2"]], k=k)
 
 
 def test_something_else_than_text_is_an_error(recommender: Recommender) -> None:
-    with pytest.raises(ModelError, match="history: 3 is a int: item ids and titles are text"):
+    with pytest.raises(StudentError, match="history: 3 is a int: item ids and titles are text"):
         recommender.recommend([["i1", 3]])
-    with pytest.raises(ModelError, match='"i1" is one text, not a list'):
+    with pytest.raises(StudentError, match='"i1" is one text, not a list'):
         recommender.recommend(["i1"])
 
 
@@ -97,14 +97,14 @@ def test_something_else_than_text_is_an_error(recommender: Recommender) -> None:
 def test_missing_and_damaged_files_are_named(directory: Path, file: str) -> None:
     content = (directory / file).read_bytes()
     (directory / file).write_bytes(content[: len(content) // 2])
-    with pytest.raises(ModelError, match="damaged"):
+    with pytest.raises(StudentError, match="damaged"):
         Recommender(directory)
     (directory / file).unlink()
-    with pytest.raises(ModelError, match=f"{file} is missing"):
+    with pytest.raises(StudentError, match=f"{file} is missing"):
         Recommender(directory)
 
 
 def test_a_catalogue_of_another_size_is_refused(directory: Path) -> None:
     pq.write_table(pq.read_table(directory / "items.parquet").slice(0, 19), directory / "items.parquet")
-    with pytest.raises(ModelError, match="differ in items"):
+    with pytest.raises(StudentError, match="differ in items"):
         Recommender(directory)

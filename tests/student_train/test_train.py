@@ -9,9 +9,10 @@ from pathlib import Path
 import mlflow
 import pyarrow.parquet as pq
 import pytest
+from ray.train import TrainingFailedError
 
 from cluster.config import DeepSpeedConfig, ResourcesConfig, TrackingConfig
-from cluster.errors import ConfigError, OutputError, StaleInputError
+from cluster.errors import ConfigError, OutputError, StaleInputError, TrainingError
 from cluster.storage import read_manifest
 from cluster.tracking import Tracker
 from data_prep.schema import EMBEDDINGS_FILE, RANKS
@@ -45,8 +46,8 @@ def distilled(
 ) -> Path:
     """A student of two workers, recorded and registered."""
     two = ResourcesConfig(workers=2, cpus=0.5)
-    settings = config(dataset, tmp_path_factory.mktemp("trained") / "student", labels=labels, workers=two)
-    update = {"engine": DeepSpeedConfig(zero_stage=3), "tracking": tracking, "register_as": "distilled"}
+    settings = config(dataset, tmp_path_factory.mktemp("trained") / "student", labels=labels, resources=two)
+    update = {"deepspeed": DeepSpeedConfig(zero_stage=3), "tracking": tracking, "register_as": "distilled"}
     return train(settings.model_copy(update=update))
 
 
@@ -92,7 +93,7 @@ def test_a_recorded_training_has_its_epochs_inputs_and_version(
     history = client.get_metric_history(run.info.run_id, "validation_ndcg_at_20")
     assert [(point.step, point.value) for point in history] == [(r["epoch"], r["ndcg@20"]) for r in curve]
     assert run.data.metrics["test_hr_at_20"] == read_manifest(distilled).metrics["test_hr@20"]
-    assert run.data.params["engine.zero_stage"] == "3"
+    assert run.data.params["deepspeed.zero_stage"] == "3"
     assert run.data.tags["fingerprint.dataset"] == read_manifest(dataset).fingerprint
     assert run.data.tags["fingerprint.labels"] == read_manifest(labels).fingerprint
     assert run.data.tags["version.torch"] and run.info.status == "FINISHED"
@@ -107,7 +108,7 @@ def test_a_killed_worker_costs_nothing_but_time(
     from student_train import train as module
 
     monkeypatch.setattr(module, "train_worker", DiesOnce(tmp_path / "died"))
-    killed = settings.model_copy(update={"output": tmp_path / "killed", "workers": ResourcesConfig(max_failures=1)})
+    killed = settings.model_copy(update={"output": tmp_path / "killed", "max_failures": 1})
     resumed = read_manifest(train(killed)).metrics
     assert (tmp_path / "died").exists()
     timing = {name for name in whole if "second" in name}
@@ -115,9 +116,9 @@ def test_a_killed_worker_costs_nothing_but_time(
 
 
 class DiesOnce:
-    """The real worker, killed hard at its third report, the first time only."""
+    """The real worker, killed hard at its third report, the first time only; every time without a mark."""
 
-    def __init__(self, mark: Path) -> None:
+    def __init__(self, mark: Path | None) -> None:
         self.mark = mark
 
     def __call__(self, payload: dict) -> None:
@@ -129,8 +130,9 @@ class DiesOnce:
 
         def dying_report(*args: object, **kwargs: object) -> None:
             reports.append(None)
-            if len(reports) == 3 and not mark.exists():
-                mark.touch()
+            if len(reports) == 3 and not (mark and mark.exists()):
+                if mark:
+                    mark.touch()
                 os._exit(1)
             report(*args, **kwargs)
 
@@ -139,6 +141,39 @@ class DiesOnce:
             train_worker(payload)
         finally:
             ray_train.report = report
+
+
+def resumes(payload: dict) -> None:
+    """The real worker, which must find a checkpoint."""
+    from ray import train as ray_train
+
+    from student_train.train import train_worker
+
+    if ray_train.get_checkpoint() is None:
+        raise TrainingError("there is no checkpoint")
+    train_worker(payload)
+
+
+@pytest.mark.engine
+def test_only_the_very_same_training_resumes_from_what_a_stopped_one_left(
+    ray_local: None, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from student_train import train as module
+
+    storage = {"storage": str(tmp_path / "storage"), "max_failures": 1}
+    settings = config(dataset, tmp_path / "first", epochs=8, **storage)
+    with monkeypatch.context() as patched:
+        patched.setattr(module, "train_worker", DiesOnce(None))
+        with pytest.raises(TrainingFailedError):
+            train(settings)
+        patched.setattr(module, "train_worker", resumes)
+        with pytest.raises(TrainingError, match="there is no checkpoint"):
+            train(settings.model_copy(update={"output": tmp_path / "other", "seed": 1}))
+        moved = settings.model_copy(update={"output": tmp_path / "moved", "resources": ResourcesConfig(cpus=0.5)})
+        train(moved)
+    curve = json.loads((tmp_path / "moved" / "curve.json").read_text())
+    assert [record["epoch"] for record in curve] == list(range(1, 9))
+    assert not (tmp_path / "storage").exists()
 
 
 @pytest.mark.engine
