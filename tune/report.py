@@ -115,4 +115,4 @@ def bars(panels: Mapping[str, Mapping[str, Bar]], label: str) -> Figure:
 
 def colour(name: str) -> str:
     """Of a teacher, a plain student, and any other."""
-    return COLOURS["teacher" if name == "teacher" else "plain" if name.endswith("plain") else "distilled"]
+    return COLOURS["teacher" if name.startswith("teacher") else "plain" if name.endswith("plain") else "distilled"]
