@@ -179,7 +179,7 @@ def train_worker(payload: Payload) -> None:
             return
         start = Path(payload["start_from"]) if payload["start_from"] else None
         student, state = fit(config, data, on_evaluation, checkpoint or start)
-    if data.rank == 0:
+    if data.rank == 0 and state.epoch < config.epochs:
         report(config.output.name, state.epoch, config.epochs, "epochs", progress_text(state), finished=True)
     outcome = measure(config, data, student, state)
     ranks = validation_ranks(config, data, student)
