@@ -41,6 +41,7 @@ VERBS = {
         "tune.compare:compare",
         "students × strategies × seeds, tables and pictures",
     ),
+    "track": Verb("tune.track_config:TrackConfig", "tune.track:track", "send what directories hold to MLflow"),
     "register": Verb(
         "model_registry.config:RegisterConfig", "model_registry.register:register", "a student into the registry"
     ),

@@ -18,7 +18,7 @@ class RunRecord:
     """The identity of the job, by which its run is found."""
     name: str
     parent: "RunRecord | None" = None
-    """The run that this one stands under."""
+    """The run that this one stands under; it has no result itself."""
     params: Config | Mapping[str, Any] = field(default_factory=dict)
     """Nested ones become ``outer.inner``."""
     tags: Mapping[str, str] = field(default_factory=dict)

@@ -64,6 +64,7 @@ class Tracker:
     def __init__(self, config: TrackingConfig, output: Path | None = None) -> None:
         """Connect to nothing yet; ``output`` is the directory that holds what is sent, named in warnings."""
         self.uri = absolute_uri(config.uri or os.environ.get("MLFLOW_TRACKING_URI") or f"{_SQLITE}mlflow.db")
+        self.shown_uri = without_credentials(self.uri)
         self._name, self._output = config.experiment, output
         self._experiment = ""
         self._lock = threading.RLock()
@@ -101,6 +102,8 @@ class Tracker:
         mlflow.set_tracking_uri(self.uri)
         mlflow.set_registry_uri(self.uri)
         try:
+            if not self._experiment:
+                _check_sqlite(self.uri)
             client = mlflow.MlflowClient(self.uri)
             self._experiment = self._experiment or _open_experiment(client, self.uri, self._name)
             yield client
@@ -240,19 +243,22 @@ def _origin() -> dict[str, str]:
 
 
 def _open_experiment(client: mlflow.MlflowClient, uri: str, name: str) -> str:
-    beside = None
-    if uri.startswith(_SQLITE):
-        file = Path(uri.removeprefix(_SQLITE))
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with closing(sqlite3.connect(file)) as connection:  # MLflow would try for minutes to open what cannot be opened
-            connection.execute("PRAGMA schema_version")
-        beside = (file.parent / ARTIFACTS_FOLDER).as_uri()
     found = client.get_experiment_by_name(name)
     if found is None:
-        return client.create_experiment(name, beside)
+        beside = Path(uri.removeprefix(_SQLITE)).parent / ARTIFACTS_FOLDER
+        return client.create_experiment(name, beside.as_uri() if uri.startswith(_SQLITE) else None)
     if found.lifecycle_stage != "active":
         raise ConfigError(f"--tracking.experiment {name} was deleted: choose another name")
     return found.experiment_id
+
+
+def _check_sqlite(uri: str) -> None:
+    """MLflow itself would try for minutes to open a file that cannot be opened."""
+    if uri.startswith(_SQLITE):
+        file = Path(uri.removeprefix(_SQLITE))
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with closing(sqlite3.connect(file)) as connection:
+            connection.execute("PRAGMA schema_version")
 
 
 def _fault(error: BaseException) -> tuple[type[ConfigError], str]:

@@ -19,6 +19,8 @@ from student_train.outcome import measure
 from student_train.train import check_inputs, load_data
 from tune.compare_config import PLAIN, PLAIN_SETTINGS, CompareConfig
 
+RUNS_FOLDER = "runs"
+
 
 class Result(BaseModel):
     """What one training gave; a JSON file each."""
@@ -80,8 +82,12 @@ def plan(config: CompareConfig) -> tuple[list[Run], dict[str, str]]:
     return runs, inputs
 
 
-def done(folder: Path, run: Run) -> Result | None:
-    """The result of a run if it is there and was made with the same settings, data and labels."""
+def results_in(output: Path, runs: list[Run]) -> dict[Run, Result]:
+    """The results that an output directory holds of runs with the same settings, data and labels."""
+    return {run: result for run in runs if (result := _done(output / RUNS_FOLDER, run))}
+
+
+def _done(folder: Path, run: Run) -> Result | None:
     try:
         result = Result.model_validate_json((folder / f"{run.name}.json").read_text())
     except (OSError, ValidationError):
