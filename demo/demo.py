@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import ray
 from ray.exceptions import RayTaskError
 
+from cluster.console import say
 from cluster.errors import UserError
 from cluster.ray_session import ray_session
 from cluster.storage import check_free, output_directory, read_manifest
@@ -79,14 +80,14 @@ def demo(config: DemoConfig) -> Path:
         write_report(draft.path, f"dllm2rec: {config.pipeline.stem}", how, lines, curves, answer)
         draft.metrics |= {f"{name}_seconds": value for name, value in seconds.items()}
         draft.metrics |= {f"{line.name}_test_ndcg@20": line.mean("ndcg@20") for line in lines}
-    print(f"\nTest set, {how}:\n{render(lines)}\n\nReport: {report / REPORT_FILE}\n\n" + "\n".join(answer))
-    print("\n" + ", ".join(f"{name} {value:.0f} s" for name, value in seconds.items()))
+    say(f"\nTest set, {how}:\n{render(lines)}\n\nReport: {report / REPORT_FILE}\n\n" + "\n".join(answer))
+    say("\n" + ", ".join(f"{name} {value:.0f} s" for name, value in seconds.items()))
     return config.output
 
 
 @contextmanager
 def _stage(name: str, seconds: dict[str, float]) -> Iterator[None]:
-    print(f"\n── {name} ──", flush=True)
+    say(f"\n── {name} ──")
     started = time.perf_counter()
     yield
     seconds[name] = time.perf_counter() - started

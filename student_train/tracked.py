@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from cluster.console import say
 from cluster.live import Live, listening
 from cluster.ray_session import ray_session
 from cluster.tracking import ServerAway, Tracker
@@ -26,7 +27,7 @@ def tracked(config: TrainConfig, inputs: Mapping[str, str], training: Callable[[
             output = training(live)
         tracker.send_soon(student_run(output))
         if config.register_as:
-            print(_registered(tracker, output, config.register_as))
+            say(_registered(tracker, output, config.register_as))
     return output
 
 

@@ -11,6 +11,7 @@ import torch
 from ray import train
 from torch import Tensor
 
+from cluster.console import report
 from cluster.engine import Engine
 from cluster.errors import ConfigError, DataError
 from cluster.workers import Payload, last_checkpoint
@@ -192,9 +193,8 @@ class Training:
     def _print(self, what: str) -> None:
         self.logged = time.perf_counter()
         if self.rank == 0:
-            at = self.progress
-            left = (self.steps - at.step) * at.seconds / at.step
-            print(f"step {at.step}/{self.steps}: {what}, {at.speed:,.0f} tokens/s, {left:.0f} s left", flush=True)
+            text = f"{what}, {self.progress.speed:,.0f} tokens/s"
+            report(self.config.output.name, self.progress.step, self.steps, "steps", text)
 
 
 def schedule(step: int, steps: int, warmup: float) -> float:

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from cluster.console import say
 from cluster.ray_session import ray_session
 from cluster.storage import Draft, write_manifest
 from cluster.tracking import Tracker
@@ -59,7 +60,7 @@ def tune(config: TuneConfig) -> Path:
     draft = Draft(config.output, {"trials": len(records), "failed": failed})
     draft.metrics |= figures
     write_manifest(draft, verb="tune", config=config, inputs=inputs)
-    print(f"{config.output}: best validation {metric} {best.values[0]:.4f} of {len(records)} trials, {registered}")
+    say(f"{config.output}: best validation {metric} {best.values[0]:.4f} of {len(records)} trials, {registered}")
     return config.output
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from cluster.console import say
 from cluster.errors import ConfigError
 from cluster.run_record import RunRecord
 from cluster.storage import read_manifest
@@ -33,4 +34,4 @@ def track(config: TrackConfig) -> None:
         if verb not in _RUNS:
             raise ConfigError(f"{directory} was made by `dllm2rec {verb}`: runs are those of {', '.join(_RUNS)}")
         ids = [tracker.send(run) for run in _RUNS[verb](directory)]
-        print(f"{directory}: {len(ids)} run{'s' * (len(ids) > 1)} at {tracker.shown_uri}, the first is {ids[0]}")
+        say(f"{directory}: {len(ids)} run{'s' * (len(ids) > 1)} at {tracker.shown_uri}, the first is {ids[0]}")
