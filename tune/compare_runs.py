@@ -84,10 +84,11 @@ def plan(config: CompareConfig) -> tuple[list[Run], dict[str, str]]:
 
 def results_in(output: Path, runs: list[Run]) -> dict[Run, Result]:
     """The results that an output directory holds of runs with the same settings, data and labels."""
-    return {run: result for run in runs if (result := _done(output / RUNS_FOLDER, run))}
+    return {run: result for run in runs if (result := done(output / RUNS_FOLDER, run))}
 
 
-def _done(folder: Path, run: Run) -> Result | None:
+def done(folder: Path, run: Run) -> Result | None:
+    """The result of a run if it is there and was made with the same settings, data and labels."""
     try:
         result = Result.model_validate_json((folder / f"{run.name}.json").read_text())
     except (OSError, ValidationError):

@@ -9,7 +9,7 @@ from mlflow import MlflowClient
 
 from cluster.config import TrackingConfig
 from cluster.storage import read_manifest
-from tests.tune.test_runs import config
+from tests.tune.test_compare_runs import config
 from tune import compare as verb
 from tune.compare_report import RANKING
 from tune.compare_runs import Result, train_one
@@ -29,7 +29,7 @@ def test_a_comparison_goes_on_where_it_was_stopped(
     base = config(dataset, labels)
     settings = base.model_copy(
         update={
-            "students": {"SASRec": {"student": "sasrec"}},
+            "models": {"SASRec": {"model": {"name": "sasrec"}}},
             "strategies": {"soft": {}, "soft without ranking": {"distillation": {"lam": 0.0}}},
             "seeds": (0, 1),
             "train": base.train.model_copy(update=QUICK),
