@@ -175,6 +175,7 @@ def _submit(arguments: Sequence[str]) -> int:
     if not job:
         raise ConfigError(f"no verb to submit: dllm2rec {SUBMIT} [OPTIONS] VERB [VERB OPTIONS]")
     verb, *rest = job
+    os.environ.setdefault("RAY_AUTH_MODE", "token")  # Ray reads it when it is imported.
     return resolve_name("cluster.jobs:submit")(config, verb, rest, _config(verb, rest))
 
 
