@@ -37,6 +37,10 @@ def options(model: type[Config], prefix: str = "--") -> list[str]:
     return names
 
 
+def every_option() -> list[str]:
+    return [f"{verb} {option}" for verb, config in CONFIGS.items() for option in options(resolve_name(config))]
+
+
 def descriptions(model: type[Config]) -> list[str | None]:
     lines = []
     for field in model.model_fields.values():
@@ -52,6 +56,24 @@ def test_usage_lists_every_verb() -> None:
     assert done.returncode == 0
     for name in CONFIGS:
         assert re.search(rf"^  {name} +\w", done.stdout, re.MULTILINE)
+
+
+def test_the_list_of_options_is_deliberate() -> None:
+    """After adding or removing an option on purpose: ``.venv/bin/python -m tests.test_command > tests/options.txt``."""
+    assert every_option() == (ROOT / "tests" / "options.txt").read_text().splitlines()
+
+
+def test_a_module_that_python_would_take_for_ours_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "tune.py").write_text("raise SystemExit('taken')")
+    done = subprocess.run(
+        [Path(sys.executable).with_name("dllm2rec"), "rollback", "--name", "x"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert re.fullmatch(r"dllm2rec: error: \S+tune.py has the name of a module of dllm2rec, .*\n", done.stderr)
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -132,3 +154,7 @@ def test_submit_takes_its_address_from_rays_variable(monkeypatch: pytest.MonkeyP
     assert SubmitConfig().address == "http://head:8265"
     monkeypatch.delenv("RAY_API_SERVER_ADDRESS")
     assert SubmitConfig().address == "http://127.0.0.1:8265"
+
+
+if __name__ == "__main__":
+    print("\n".join(every_option()))
