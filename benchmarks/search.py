@@ -23,9 +23,9 @@ from student_train.loop import fit
 from student_train.train import load_data
 from tune.config import Domain, SearchConfig, TuneConfig
 from tune.journal import Journal
-from tune.record_runs import RunRecorder, search_run
 from tune.run import run_trials
 from tune.search import base_config
+from tune.tracked import search_run, trial_run
 
 WORKERS = 2
 SPACE = {"learning_rate": Domain(low=1e-3, high=1e-2, log=True), "model.dropout": Domain(low=0.0, high=0.5)}
@@ -68,11 +68,10 @@ def settings(folder: Path, trials: int, seconds: float) -> TuneConfig:
 def efficiency(config: TuneConfig) -> dict[str, float]:
     """Run a search and measure it."""
     base = base_config(config)
-    tracker = Tracker(config.tracking)
-    journal = Journal(config.output, {})
-    with search_run(tracker, journal, "benchmark", config, {}) as run:
+    journal, run = Journal(config.output, {}), search_run(config, {}, {})
+    with Tracker(config.tracking) as tracker:
         started = time.time()
-        run_trials(config, base, SPACE, journal, RunRecorder(tracker, run.id, "ndcg@20"))
+        run_trials(config, base, SPACE, journal, lambda record: tracker.send_soon(trial_run(record, run, "ndcg@20")))
         wall = time.time() - started
     trained = sum(record.seconds for record in journal.records.values())
     first = min(journal.records.values(), key=lambda record: record.ended)

@@ -5,9 +5,9 @@ from pathlib import Path
 
 from cluster.errors import ModelError, StaleInputError
 from cluster.identity import deciding
-from cluster.mlflow_client import ServerAway
+from cluster.run_record import RunRecord
 from cluster.storage import Manifest, read_manifest
-from cluster.tracking import Tracker
+from cluster.tracking import ServerAway, Tracker
 from model_registry.register import register_student
 from model_registry.versions import ModelVersion, Registry
 from student_train.config import TrainConfig
@@ -39,7 +39,7 @@ def set_champion(config: TuneConfig, base: TrainConfig, best: Outcome) -> Crowne
     return Crowned(chosen, student, plain)
 
 
-def register_best(config: TuneConfig, tracker: Tracker, student: Manifest, parent: str) -> str:
+def register_best(config: TuneConfig, tracker: Tracker, student: Manifest, parent: RunRecord) -> str:
     """Register the best student, unless it is the newest version already; returns what became of it, in words.
 
     Raises:
@@ -91,7 +91,7 @@ def _same(made: Manifest, config: TrainConfig) -> bool:
     return deciding(recorded) == deciding(config) and made.inputs == check_inputs(config)
 
 
-def _registered(config: TuneConfig, tracker: Tracker, student: Manifest, parent: str) -> ModelVersion:
+def _registered(config: TuneConfig, tracker: Tracker, student: Manifest, parent: RunRecord) -> ModelVersion:
     try:
         newest = Registry(tracker).version(config.register_as)
         if newest.tags.get("fingerprint.student") == student.fingerprint:

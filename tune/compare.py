@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import ray
@@ -17,9 +18,9 @@ from student_train.config import TrainConfig
 from student_train.transitions import transition_metrics
 from tune.compare_config import CompareConfig
 from tune.compare_report import write_report
-from tune.compare_runs import Result, Run, done, plan, save, train_one
+from tune.compare_runs import RUNS_FOLDER, Result, Run, plan, results_in, save, train_one
+from tune.tracked import compared_run, comparison_run
 
-RUNS_FOLDER = "runs"
 VERB = "compare"
 
 
@@ -39,26 +40,21 @@ def compare(config: CompareConfig) -> Path:
     folder = _open(config.output)
     # Unfinished until the tables are written anew.
     (config.output / MANIFEST_FILE).unlink(missing_ok=True)
-    results = {run: found for run in runs if not config.overwrite and (found := done(folder, run))}
+    results = {} if config.overwrite else results_in(config.output, runs)
     missing = [run for run in runs if run not in results]
     say(f"{len(runs)} trainings, {len(results)} of them done already")
-    tracker = Tracker(config.tracking)
-    with tracker.run(f"compare {config.output.name}") as parent:
-        parent.log_params(config)
-        parent.set_tags({f"fingerprint.{name}": value for name, value in inputs.items()})
+    comparison = comparison_run(config, runs, inputs)
+    with Tracker(config.tracking, config.output) as tracker, tracker.running(comparison):
         if missing:
             with ray_session(config.cluster):
                 for run, result in _train(missing, config):
                     save(folder, run, result)
                     results[run] = result
-                    record = tracker.open_run(run.name, parent=parent.id)
-                    record.log_params(run.config)
-                    record.log_metrics(result.metrics)
-                    record.finish()
+                    tracker.send_soon(compared_run(run, result, comparison))
         labels = read_manifest(config.train.labels, "label") if config.train.labels else None
         transitions = transition_metrics(config.train)
         written, summary = write_report(config.output, {run: results[run] for run in runs}, labels, transitions)
-        parent.log_artifacts(written)
+        tracker.send_soon(replace(comparison, artifacts=written, status="FINISHED"))
     write_manifest(Draft(config.output, {"trainings": len(runs)}), verb=VERB, config=config, inputs=inputs)
     say(f"{summary}\n\n{config.output}: {', '.join(path.name for path in written)}")
     return config.output

@@ -19,6 +19,8 @@ from student_train.outcome import measure
 from student_train.train import check_inputs, load_data
 from tune.compare_config import PLAIN, PLAIN_SETTINGS, CompareConfig
 
+RUNS_FOLDER = "runs"
+
 
 class Result(BaseModel):
     """What one training gave; a JSON file each."""
@@ -78,6 +80,11 @@ def plan(config: CompareConfig) -> tuple[list[Run], dict[str, str]]:
     if doubled:
         raise ConfigError(f"two students, strategies or seeds would both be written to {doubled}.json: rename one")
     return runs, inputs
+
+
+def results_in(output: Path, runs: list[Run]) -> dict[Run, Result]:
+    """The results that an output directory holds of runs with the same settings, data and labels."""
+    return {run: result for run in runs if (result := done(output / RUNS_FOLDER, run))}
 
 
 def done(folder: Path, run: Run) -> Result | None:

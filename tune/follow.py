@@ -1,7 +1,7 @@
 """Follows a search from the driver: keeps every trial that ends, and shows now and then how things stand."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,6 @@ from cluster.console import say
 from cluster.errors import ClusterError, UserError
 from cluster.text import aligned
 from tune.journal import Journal, Record
-from tune.record_runs import RunRecorder
 
 SECONDS_BETWEEN_TABLES = 30
 SHOWN_TRIALS = 8
@@ -24,10 +23,10 @@ SHOWN_TRIALS = 8
 class Follow(tune.Callback):
     """Ray Tune calls this in the driver, so that one process alone writes to journal and MLflow."""
 
-    def __init__(self, journal: Journal, recorder: RunRecorder, metric: str, total: int, epochs: int) -> None:
-        """``epochs`` are the most that a trial trains."""
+    def __init__(self, journal: Journal, send: Callable[[Record], None], metric: str, total: int, epochs: int) -> None:
+        """``send`` records a trial in MLflow; ``epochs`` are the most that a trial trains."""
         self._journal = journal
-        self._recorder = recorder
+        self._send = send
         self._metric = metric
         self._total = total
         self._epochs = epochs
@@ -101,7 +100,7 @@ class Follow(tune.Callback):
         except UserError as fault:
             self._journal.fault = fault
             return
-        self._recorder.record(record)
+        self._send(record)
 
 
 def record_of(proposal: dict[str, Any], result: dict[str, Any]) -> Record:

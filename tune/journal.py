@@ -67,8 +67,6 @@ class Journal:
             OutputError: the directory cannot be written, holds another search, or another process works on it.
         """
         self.directory = directory
-        self.run: str | None = None
-        """The search's run in MLflow."""
         self.fault: UserError | None = None
         """What ends the search before its time."""
         try:
@@ -81,7 +79,8 @@ class Journal:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise OutputError(f"{directory}: another process is searching there: wait for it or stop it") from None
-        self._search = dict(search)
+        self.search = dict(search)
+        """All that decides its results."""
         self.starts = [dict(point) for point in starts]
         """The points that come first."""
         if anew:
@@ -108,22 +107,13 @@ class Journal:
                 raise
         self.records[record.number] = record
 
-    def set_run(self, run: str) -> None:
-        """Note the search's run in MLflow.
-
-        Raises:
-            OutputError: the disk is full.
-        """
-        self.run = run
-        self._write_search()
-
     def close(self) -> None:
         """Let another process have it."""
         self._file.close()
 
     def _write_search(self) -> None:
         aside = self.directory / f".{SEARCH_FILE}.{os.getpid()}"
-        content = {"run": self.run, "starts": self.starts, "search": self._search}
+        content = {"starts": self.starts, "search": self.search}
         with self._full_disk_is_one_line():
             aside.write_text(json.dumps(content, indent=1) + "\n")
             aside.rename(self.directory / SEARCH_FILE)
@@ -154,12 +144,10 @@ class Journal:
             return
         except ValueError:
             raise self._other("its search.json is damaged") from None
-        self.run, self.starts = known["run"], known.get("starts", self.starts)
-        changed = [
-            name for name in known["search"] | self._search if known["search"].get(name) != self._search.get(name)
-        ]
+        self.starts = known.get("starts", self.starts)
+        changed = [name for name in known["search"] | self.search if known["search"].get(name) != self.search.get(name)]
         if changed:
-            before, now = (search.get(changed[0], "nothing") for search in (known["search"], self._search))
+            before, now = (search.get(changed[0], "nothing") for search in (known["search"], self.search))
             more = f" (and {len(changed) - 1} more)" if len(changed) > 1 else ""
             raise self._other(f"{changed[0]} was {before}, now it is {now}{more}")
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from cluster.config import has_effect
-from cluster.run import flatten
+from cluster.run_record import flatten
 from cluster.storage import MANIFEST_FILE, check_free
 from student_train.config import TrainConfig
 from tune.config import TuneConfig, render

@@ -3,6 +3,7 @@
 import logging
 import os
 import tempfile
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -19,7 +20,6 @@ from tune.follow import Follow
 from tune.halving import Rungs
 from tune.journal import Journal, Record
 from tune.proposals import Proposals, proposals, split
-from tune.record_runs import RunRecorder
 from tune.searcher import OrderedSearcher
 from tune.shared_data import DECIDING, share
 from tune.space import Space, grid, point_config
@@ -36,9 +36,9 @@ QUIET_LOGGERS = ("ray.tune.analysis.experiment_analysis", "ray.tune.tune")
 
 
 def run_trials(
-    config: TuneConfig, base: TrainConfig, space: Space, journal: Journal, recorder: RunRecorder
+    config: TuneConfig, base: TrainConfig, space: Space, journal: Journal, send: Callable[[Record], None]
 ) -> list[Record]:
-    """Run the trials that the journal lacks, and return all in their order.
+    """Run the trials that the journal lacks, and return all in their order; ``send`` records each in MLflow.
 
     Raises:
         ConfigError: the cluster is too small for one trial.
@@ -46,13 +46,14 @@ def run_trials(
         OutputError: the journal cannot be written.
         UserError: the search was stopped before all trials ended, or trials found no data, no disk or no cluster.
     """
-    recorder.catch_up(journal)
+    for record in journal.records.values():
+        send(record)
     for _ in range(config.retries + 1):
         planned = proposals(config, space, journal.starts)
         if all(number in journal.records for number in range(planned.total)):
             break
         journal.fault = None
-        _run(config, trial_config(config, base), space, planned, journal, recorder)
+        _run(config, trial_config(config, base), space, planned, journal, send)
         if not isinstance(journal.fault, ClusterError):  # that of a process that died, whose trial is proposed again
             break
     if journal.fault:
@@ -61,7 +62,6 @@ def run_trials(
         raise UserError(
             f"{config.output}: stopped after {len(journal.records)} of {planned.total} trials: the same command goes on"
         )
-    recorder.finish()
     return [journal.records[number] for number in range(planned.total)]
 
 
@@ -71,11 +71,11 @@ def _run(
     space: Space,
     planned: Proposals,
     journal: Journal,
-    recorder: RunRecorder,
+    send: Callable[[Record], None],
 ) -> None:
     metric = config.search.objectives[0]
     rungs = Rungs(config.asha, metric) if config.search.scheduler == "asha" else None
-    follow = Follow(journal, recorder, metric, planned.total, train.epochs)
+    follow = Follow(journal, send, metric, planned.total, train.epochs)
     prune = [Prune(journal, config, planned.total // config.pbt.rounds)] if config.search.scheduler == "pbt" else []
     _quiet()
     # Otherwise one trial at a time waits for its actor, and a second one never gets its own.

@@ -1,6 +1,7 @@
 """The verb ``tune``: a search over fields of ``train`` on validation, its report, and the best student of it."""
 
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,10 @@ from tune.champion import register_best, set_champion
 from tune.config import TuneConfig
 from tune.opening import open_journal
 from tune.outcome import best_of, outcomes_of
-from tune.record_runs import RunRecorder, search_run
 from tune.report import write_report
 from tune.run import run_trials
 from tune.space import check_space
+from tune.tracked import search_run, trial_run
 
 
 def tune(config: TuneConfig) -> Path:
@@ -37,24 +38,27 @@ def tune(config: TuneConfig) -> Path:
     inputs = check_inputs(base)
     space = check_space(config, base)
     metric = config.search.objectives[0]
-    tracker = Tracker(config.tracking)
     journal = open_journal(config, base, space, inputs)
+    run = search_run(config, journal.search, inputs)
     with (
         closing(journal),
+        Tracker(config.tracking, config.output) as tracker,
+        tracker.running(run),
         ray_session(config.cluster),
-        search_run(tracker, journal, f"tune {base.model.name}", config, inputs) as parent,
     ):
-        records = run_trials(config, base, space, journal, RunRecorder(tracker, parent.id, metric))
+        records = run_trials(
+            config, base, space, journal, lambda record: tracker.send_soon(trial_run(record, run, metric))
+        )
         outcomes = outcomes_of(records, config)
         best = best_of(outcomes)
         crowned = set_champion(config, base, best)
         written = write_report(config, space, records, outcomes, crowned)
-        parent.log_metrics({f"search_validation_{metric}": best.values[0]})
-        parent.log_artifacts(written)
-        registered = register_best(config, tracker, crowned.student, parent.id)
+        figures = {f"search_validation_{metric}": best.values[0]}
+        tracker.send_soon(replace(run, metrics=figures, artifacts=written, status="FINISHED"))
+        registered = register_best(config, tracker, crowned.student, run)
     failed = sum(record.state == "failed" for record in records)
     draft = Draft(config.output, {"trials": len(records), "failed": failed})
-    draft.metrics[f"search_validation_{metric}"] = best.values[0]
+    draft.metrics |= figures
     write_manifest(draft, verb="tune", config=config, inputs=inputs)
     say(f"{config.output}: best validation {metric} {best.values[0]:.4f} of {len(records)} trials, {registered}")
     return config.output

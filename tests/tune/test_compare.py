@@ -9,10 +9,12 @@ from mlflow import MlflowClient
 
 from cluster.config import TrackingConfig
 from cluster.storage import read_manifest
-from tests.tune.test_runs import config
+from tests.tune.test_compare_runs import config
 from tune import compare as verb
 from tune.compare_report import RANKING
 from tune.compare_runs import Result, train_one
+from tune.track import track
+from tune.track_config import TrackConfig
 
 pytestmark = pytest.mark.engine
 
@@ -27,7 +29,7 @@ def test_a_comparison_goes_on_where_it_was_stopped(
     base = config(dataset, labels)
     settings = base.model_copy(
         update={
-            "students": {"SASRec": {"student": "sasrec"}},
+            "models": {"SASRec": {"model": {"name": "sasrec"}}},
             "strategies": {"soft": {}, "soft without ranking": {"distillation": {"lam": 0.0}}},
             "seeds": (0, 1),
             "train": base.train.model_copy(update=QUICK),
@@ -71,6 +73,8 @@ def test_a_comparison_goes_on_where_it_was_stopped(
         assert (settings.output / picture).stat().st_size > 5000
     runs = MlflowClient(tracking.uri).search_runs(["1"], max_results=100)
     assert sum("mlflow.parentRunId" in run.data.tags for run in runs) == 6
+    track(TrackConfig(directories=(settings.output,), tracking=tracking))
+    assert len(MlflowClient(tracking.uri).search_runs(["1"], max_results=100)) == len(runs) == 7
 
 
 def test_a_training_of_a_comparison_is_that_of_the_verb_train(dataset: Path, labels: Path) -> None:

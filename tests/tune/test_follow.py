@@ -1,4 +1,4 @@
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -7,13 +7,10 @@ from ray.exceptions import ActorDiedError, ObjectStoreFullError, RayTaskError
 from ray.train._internal.storage import StorageContext
 from ray.tune.experiment import Trial
 
-from cluster.config import TrackingConfig
 from cluster.errors import ClusterError, ConfigError, UserError
-from cluster.tracking import Tracker
 from student_train.config import ModelConfig
 from tune.follow import Follow, reason_of, record_of, table
 from tune.journal import Journal
-from tune.record_runs import RunRecorder
 
 PROPOSAL = {"number": 4, "point": {"lam": 0.12345, "student": "sasrec"}, "seed": 1, "parent": 2, "settings": {}}
 HISTORY = [{"epoch": 1, "loss": 2.0, "ndcg@20": 0.3}, {"epoch": 2, "loss": 1.0, "ndcg@20": 0.2}]
@@ -58,10 +55,8 @@ def journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Journal
     made.close()
 
 
-def fail(journal: Journal, tracking: TrackingConfig, where: Path, error: Exception, times: int) -> None:
+def fail(journal: Journal, where: Path, error: Exception, times: int) -> None:
     """Ray Tune's own trial of two members, one of which ended, fails for the last time."""
-    tracker = Tracker(tracking)
-    recorder = RunRecorder(tracker, tracker.open_run("search").id, "ndcg@20")
     journal.append(record_of(PROPOSAL | {"number": 3}, {"history": HISTORY, "complete": True}))
     members = {"members": [PROPOSAL | {"number": 3}, PROPOSAL]}
     storage = StorageContext(storage_path=str(where), experiment_dir_name="search", trial_dir_name="trial")
@@ -69,8 +64,7 @@ def fail(journal: Journal, tracking: TrackingConfig, where: Path, error: Excepti
     trial.init_local_path()
     for _ in range(times):
         trial.handle_error(error)
-    Follow(journal, recorder, "ndcg@20", 5, 4).on_trial_error(1, [trial], trial)
-    recorder.finish()
+    Follow(journal, lambda record: None, "ndcg@20", 5, 4).on_trial_error(1, [trial], trial)
 
 
 @pytest.mark.parametrize(
@@ -82,13 +76,12 @@ def fail(journal: Journal, tracking: TrackingConfig, where: Path, error: Excepti
 )
 def test_a_trial_that_failed_as_often_as_it_may_is_kept_with_its_reason(
     journal: Journal,
-    new_store: Callable[[], TrackingConfig],
     tmp_path: Path,
     error: Exception,
     times: int,
     reason: str,
 ):
-    fail(journal, new_store(), tmp_path, error, times)
+    fail(journal, tmp_path, error, times)
     assert journal.fault is None
     assert [(r.number, r.state, r.reason) for r in journal.records.values()] == [
         (3, "complete", ""),
@@ -107,7 +100,6 @@ def test_a_trial_that_failed_as_often_as_it_may_is_kept_with_its_reason(
 )
 def test_what_is_no_fault_of_the_point_ends_the_search_and_is_not_kept(
     journal: Journal,
-    new_store: Callable[[], TrackingConfig],
     tmp_path: Path,
     error: Exception,
     times: int,
@@ -115,7 +107,7 @@ def test_what_is_no_fault_of_the_point_ends_the_search_and_is_not_kept(
     line: str,
 ):
     raised = error if isinstance(error, ActorDiedError) else RayTaskError("train", "Traceback", error)
-    fail(journal, new_store(), tmp_path, raised, times)
+    fail(journal, tmp_path, raised, times)
     assert list(journal.records) == [3]
     assert isinstance(journal.fault, kind)
     with pytest.raises(kind, match=line):

@@ -13,11 +13,9 @@ def test_a_record_comes_back_as_it_was(tmp_path):
     trial = record(3, 0.1, 0.2, point={"student": "sasrec", "lam": 0.25, "offset": True}, measures={"size": 10.0})
     journal = Journal(tmp_path, {"seed": "0"})
     journal.append(trial)
-    journal.set_run("abc")
     journal.close()
     again = Journal(tmp_path, {"seed": "0"})
     assert again.records == {3: trial}
-    assert again.run == "abc"
 
 
 def test_a_line_that_a_kill_cut_off_is_taken_away(tmp_path):
@@ -65,14 +63,6 @@ def test_a_disk_that_was_full_leaves_nothing_to_be_written_on_closing(tmp_path):
     with room_for(40), closing(journal), pytest.raises(OutputError, match="make room"):
         journal.append(record(0, 0.1))
     assert Journal(tmp_path, {}).records == {}
-
-
-def test_a_run_that_cannot_be_noted_is_one_line(tmp_path):
-    journal = Journal(tmp_path, {})
-    with room_for(0), pytest.raises(OutputError, match="make room"):
-        journal.set_run("abc")
-    journal.close()
-    assert Journal(tmp_path, {}).run is None
 
 
 def test_another_search_is_refused_by_what_changed(tmp_path):

@@ -32,11 +32,12 @@ from tune.config import AshaConfig, Domain, PbtConfig, SearchConfig, TuneConfig
 from tune.journal import TRIALS_FILE, Journal, Record
 from tune.opening import open_journal
 from tune.outcome import best_of, outcomes_of
-from tune.record_runs import RunRecorder
 from tune.run import run_trials
 from tune.search import base_config, tune
 from tune.searcher import OrderedSearcher
 from tune.space import space_of
+from tune.track import track
+from tune.track_config import TrackConfig
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -59,11 +60,9 @@ def small(
 
 def run(config: TuneConfig) -> list[Record]:
     """The trials of a search, without what comes after them."""
-    tracker = Tracker(config.tracking)
-    recorder = RunRecorder(tracker, tracker.open_run("search").id, "ndcg@20")
     base, space = base_config(config), space_of(config)
     with closing(open_journal(config, base, space, {})) as journal:
-        return run_trials(config, base, space, journal, recorder)
+        return run_trials(config, base, space, journal, lambda record: None)
 
 
 def result(record: Record) -> dict[str, object]:
@@ -187,7 +186,7 @@ def test_the_best_student_is_trained_registered_and_answers(searched):
     version = Registry(Tracker(searched.config.tracking)).version("searched")
     assert version.tags["fingerprint.student"] == manifest.fingerprint
     assert version.tags["validation_ndcg_at_20"] == repr(manifest.metrics["validation_ndcg@20"])
-    assert [run.info.run_name for run in runs_under(searched.config, "student")] == ["student searched"]
+    assert [run.info.run_name for run in runs_under(searched.config, "train")] == ["train sasrec"]
     assert len(Recommender(student).recommend([["i1"]], k=5)["titles"][0]) == 5
     assert read_manifest(searched.output / "plain", "train").config["labels"] is None
 
@@ -217,6 +216,8 @@ def test_the_same_command_again_does_nothing_twice(searched):
     tune(searched.config)
     assert lines(searched.output) == 12
     assert len(runs_under(searched.config, "trial")) == 12
+    track(TrackConfig(directories=(searched.output, searched.output / "student"), tracking=searched.config.tracking))
+    assert len(runs_under(searched.config, "t")) == 13
     assert read_manifest(searched.output / "student").created == student
     assert Registry(Tracker(searched.config.tracking)).version("searched").version == 1
 
