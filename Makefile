@@ -40,10 +40,18 @@ $(VENV)/.installed: requirements/$(EXTRA).txt requirements/overrides.txt pyproje
 	$(UV) pip install -q --python $(BIN)/python --no-deps --config-setting editable_mode=compat -e .
 	touch $@
 
-# Writes the pinned requirement files anew from pyproject.toml.
-lock: ## pin the requirements anew from pyproject.toml
-	$(UV) pip compile pyproject.toml --extra cpu --extra dev --overrides requirements/overrides.txt $(if $(PIP_FIND_LINKS),--find-links "$(PIP_FIND_LINKS)",--torch-backend cpu) --no-emit-index-url --no-emit-find-links --no-annotate --no-header -q -o requirements/cpu.txt
-	$(UV) pip compile pyproject.toml --extra cuda --extra dev --overrides requirements/overrides.txt --no-emit-index-url --no-annotate --no-header -q -o requirements/cuda.txt
+# Writes the pinned requirement files again from pyproject.toml, for Python 3.11 to 3.13. torch's CPU builds are pinned by
+# hand, for they are not where the other packages are.
+EVERYWHERE := python_full_version < '3.14' and platform_machine == 'x86_64' and sys_platform == 'linux'
+LOCK := $(UV) pip compile pyproject.toml --universal --python-version 3.11 --extra dev --overrides requirements/overrides.txt \
+	--no-emit-index-url --no-annotate --no-header -q
+lock: ## pin the requirements again from pyproject.toml
+	echo 'torch; sys_platform == "never"' > $(VENV)/torch-apart.txt
+	$(LOCK) --extra cpu --overrides $(VENV)/torch-apart.txt -o requirements/cpu.txt
+	sed -i -E "/^(torch|torchvision|torchaudio|torchcodec)==/d; s/ ; $(EVERYWHERE)$$//" requirements/cpu.txt
+	sed -n -E 's/^cpu = \["(torch==[0-9.]+)".*/\1+cpu/p' pyproject.toml >> requirements/cpu.txt
+	$(LOCK) --extra cuda -o requirements/cuda.txt
+	sed -i -E "/^(torchvision|torchaudio|torchcodec)==/d; s/ ; $(EVERYWHERE)$$//" requirements/cuda.txt
 
 clean: ## remove runs and the local MLflow store
 	rm -rf runs mlflow.db mlartifacts

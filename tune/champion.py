@@ -9,9 +9,9 @@ from ray import tune as ray_tune
 
 from cluster.errors import ConfigError, ModelError, StaleInputError
 from cluster.identity import deciding
-from cluster.mlflow_client import ServerAway
+from cluster.run_record import RunRecord
 from cluster.storage import Manifest, read_manifest
-from cluster.tracking import Tracker
+from cluster.tracking import ServerAway, Tracker
 from model_registry.register import register_student
 from model_registry.versions import ModelVersion, Registry
 from student_train.config import TrainConfig
@@ -73,7 +73,7 @@ def plain_config(base: TrainConfig, chosen: TrainConfig) -> TrainConfig:
     return chosen.model_copy(update={"labels": None, "epochs": base.epochs, "patience": base.patience})
 
 
-def register_best(config: TuneConfig, tracker: Tracker, student: Manifest, parent: str) -> str:
+def register_best(config: TuneConfig, tracker: Tracker, student: Manifest, parent: RunRecord) -> str:
     """Register the best student, unless it is the newest version already; returns what became of it, in words.
 
     Raises:
@@ -96,7 +96,7 @@ def _trained(config: TrainConfig, output: Path, start_from: Path | None = None) 
     return read_manifest(train(made_here, start_from), "train")
 
 
-def _registered(config: TuneConfig, tracker: Tracker, student: Manifest, parent: str) -> ModelVersion:
+def _registered(config: TuneConfig, tracker: Tracker, student: Manifest, parent: RunRecord) -> ModelVersion:
     with suppress(ModelError):
         newest = Registry(tracker).version(config.register_as)
         if newest.tags.get("fingerprint.student") == student.fingerprint:

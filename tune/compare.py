@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -23,12 +23,12 @@ from tune.compare_config import PLAIN, PLAIN_SETTINGS, CompareConfig
 from tune.compare_report import write_report
 from tune.config import Value
 from tune.journal import Journal, Record
-from tune.record_runs import RunRecorder, search_run
 from tune.run import Listed, clear, run_trials, trial_storage
 from tune.schedulers import EveryTrial
 from tune.search import base_config
 from tune.shared_data import share
 from tune.space import point_config
+from tune.tracked import parent_run, trial_run
 from tune.trial import Plan
 
 
@@ -62,31 +62,29 @@ def compare(config: CompareConfig) -> Path:
     base = base_config(config)
     inputs = check_inputs(base)
     cells = list(grid(config, base))
-    tracker = Tracker(config.tracking)
+    journal = Journal(config.output, "compare", {}, config.overwrite)
+    run = parent_run("compare", config.output, config, inputs, journal.notes["id"])
     with (
-        closing(Journal(config.output, "compare", {}, config.overwrite)) as journal,
+        closing(journal),
+        Tracker(config.tracking, config.output) as tracker,
+        tracker.running(run),
         ray_session(config.cluster),
-        search_run(tracker, journal, f"compare {config.output.name}", config, inputs) as parent,
     ):
         places = enter(journal, cells)
-        done = len(journal.ended)
-        say(f"{len(journal.records)} trainings, {done} of them done already")
-        recorder = RunRecorder(tracker, parent.id, "ndcg@20")
-        recorder.catch_up(journal)
+        say(f"{len(journal.records)} trainings, {len(journal.ended)} of them done already")
         run_trials(
             lambda: plan_of(config, base, cells, inputs),
             journal,
             lambda: (Listed(journal), EveryTrial()),
             total=len(journal.records),
             config=config,
-            ended=recorder.record,
+            ended=lambda record: tracker.send_soon(trial_run(record, run)),
         )
-        recorder.finish()
         results = {cell: journal.records[places[cell.key]] for cell in cells}
         check_results(results)
         labels = read_manifest(base.labels, "label") if base.labels else None
         written, summary = write_report(config.output, results, labels, transition_metrics(base))
-        parent.log_artifacts(written)
+        tracker.send_soon(replace(run, artifacts=written, status="FINISHED"))
         clear(trial_storage(base.storage, config.output))
     write_manifest(Draft(config.output, {"trainings": len(cells)}), verb="compare", config=config, inputs=inputs)
     say(f"{summary}\n\n{config.output}: {', '.join(path.name for path in written)}")

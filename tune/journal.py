@@ -5,14 +5,15 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+import uuid
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from io import FileIO
 from pathlib import Path
 from statistics import median
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from cluster.errors import OutputError
 from cluster.storage import MANIFEST_FILE, check_free
@@ -112,7 +113,7 @@ class Journal:
                 self._empty()
             self._read()
             if "verb" not in self.notes:
-                self.note(verb=verb, about=dict(about))
+                self.note(verb=verb, id=uuid.uuid4().hex, about=dict(about))
         self._check_same(verb, about)
         (directory / MANIFEST_FILE).unlink(missing_ok=True)
 
@@ -224,10 +225,10 @@ def parse(text: str) -> tuple[dict[str, Any], dict[int, Record]]:
     return notes, records
 
 
-def read_ended(directory: Path) -> Sequence[Record]:
-    """The trials of an earlier search that ended and did not fail; none where there is no search."""
-    with suppress(OSError, ValueError, ValidationError):
+def read_journal(directory: Path) -> tuple[dict[str, Any], list[Record]]:
+    """The notes and the trials that ended of a journal, which another process may be writing; empty without one."""
+    with suppress(OSError, ValueError):
         lines = (directory / TRIALS_FILE).read_text().splitlines(keepends=True)
-        _, records = parse("".join(line for line in lines if line.endswith("\n")))
-        return [record for record in records.values() if record.state not in ("running", "failed")]
-    return []
+        notes, records = parse("".join(line for line in lines if line.endswith("\n")))
+        return notes, [record for _, record in sorted(records.items()) if record.state != "running"]
+    return {}, []

@@ -15,7 +15,7 @@ from cluster.console import say
 from cluster.errors import ConfigError
 from student_train.config import TrainConfig, value_at
 from tune.config import MINIMISED, Domain, TuneConfig, Value
-from tune.journal import Journal, Record, read_ended
+from tune.journal import Journal, Record, read_journal
 from tune.space import Point, Space, grid, identity
 
 DEFAULT_TRIALS = 12
@@ -156,7 +156,7 @@ def starting_points(config: TuneConfig, train: TrainConfig, space: Space) -> lis
 
 
 def _ranked(directory: Path, metric: str) -> list[Record]:
-    records = read_ended(directory)
+    records = [record for record in read_journal(directory)[1] if record.state != "failed"]
     if not records:
         raise ConfigError(f"`start_from` = {directory} holds no search: give the output directory of a `dllm2rec tune`")
     return sorted(records, key=lambda record: record.best(metric), reverse=True)

@@ -83,7 +83,7 @@ def run_trials(
             the journal are a population that begins together.
         total: how many trials there will be.
         config: how they run.
-        ended: called with every trial that ended.
+        ended: called with every trial that ended, again with those that ended before; may be called twice.
         trainable: runs a trial of one process.
 
     Raises:
@@ -91,6 +91,8 @@ def run_trials(
         OutputError: the journal cannot be written.
         UserError: it was stopped before all trials ended, or trials found no data, no disk or no cluster.
     """
+    for record in journal.ended:  # a kill may have come between its end and what is done then
+        ended(record)
     if len(journal.ended) >= total:
         return journal.ended
     os.environ.update(QUIET_ENVIRONMENT)

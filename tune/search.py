@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from ray.tune.search import Searcher
 from cluster.console import say
 from cluster.identity import deciding
 from cluster.ray_session import ray_session
-from cluster.run import flatten
+from cluster.run_record import flatten
 from cluster.storage import Draft, write_manifest
 from cluster.tracking import Tracker
 from student_train.config import TrainConfig
@@ -21,12 +22,12 @@ from tune.champion import best_of, register_best, set_champion
 from tune.config import AshaConfig, TrialsConfig, TuneConfig, render
 from tune.journal import Journal
 from tune.points import Points, starting_points, total
-from tune.record_runs import RunRecorder, search_run
 from tune.run import clear, run_trials, trial_storage
 from tune.schedulers import EveryTrial, Halving, Population
 from tune.search_report import write_report
 from tune.shared_data import share
 from tune.space import Space, check_space, point_config
+from tune.tracked import parent_run, trial_run
 from tune.trial import Plan
 
 
@@ -47,33 +48,32 @@ def tune(config: TuneConfig) -> Path:
     inputs = check_inputs(base)
     space = check_space(config, base)
     metric = config.search.objectives[0]
-    tracker = Tracker(config.tracking)
+    journal = open_journal(config, base, space, inputs)
+    run = parent_run("tune", config.output, config, inputs, journal.notes["id"])
     with (
-        closing(open_journal(config, base, space, inputs)) as journal,
+        closing(journal),
+        Tracker(config.tracking, config.output) as tracker,
+        tracker.running(run),
         ray_session(config.cluster),
-        search_run(tracker, journal, f"tune {base.model.name}", config, inputs) as parent,
     ):
-        recorder = RunRecorder(tracker, parent.id, metric)
-        recorder.catch_up(journal)
         records = run_trials(
             lambda: plan_of(config, base, space, inputs),
             journal,
             lambda: parts(config, base, space, journal),
             total=total(config, base, space),
             config=config,
-            ended=recorder.record,
+            ended=lambda record: tracker.send_soon(trial_run(record, run)),
         )
-        recorder.finish()
         best = best_of(records, metric)
         champion = set_champion(config, base, best)
         written = write_report(config, space, records, champion)
-        parent.log_metrics({f"search_validation_{metric}": best.best(metric)})
-        parent.log_artifacts(written)
-        registered = register_best(config, tracker, champion.student, parent.id)
+        figures = {f"search_validation_{metric}": best.best(metric)}
+        tracker.send_soon(replace(run, metrics=figures, artifacts=written, status="FINISHED"))
+        registered = register_best(config, tracker, champion.student, run)
         clear(trial_storage(base.storage, config.output))
     failed = sum(record.state == "failed" for record in records)
     draft = Draft(config.output, {"trials": len(records), "failed": failed})
-    draft.metrics[f"search_validation_{metric}"] = best.best(metric)
+    draft.metrics |= figures
     write_manifest(draft, verb="tune", config=config, inputs=inputs)
     say(f"{config.output}: best validation {metric} {best.best(metric):.4f} of {len(records)} trials, {registered}")
     return config.output

@@ -4,6 +4,7 @@ import pytest
 
 from cluster.config import TrackingConfig
 from cluster.errors import ConfigError
+from cluster.run_record import RunRecord
 from cluster.storage import read_manifest
 from cluster.tracking import Tracker
 from student_train.config import TrainConfig
@@ -43,8 +44,8 @@ def test_without_a_teacher_the_champion_is_compared_with_the_train_section():
 
 
 def test_a_server_that_is_away_puts_registering_off(make_student, tmp_path):
-    tracking = TrackingConfig(uri=f"http://127.0.0.1:{free_port()}", journal=tmp_path / "journal")
+    tracking = TrackingConfig(uri=f"http://127.0.0.1:{free_port()}")
     config = TuneConfig(train=BASE, output=tmp_path, tracking=tracking)
-    line = register_best(config, Tracker(tracking), read_manifest(make_student()), "dllm2rec-search")
+    line = register_best(config, Tracker(tracking), read_manifest(make_student()), RunRecord("tune-1", "tune search"))
     assert line.startswith("not registered (MLflow at --tracking.uri http://127.0.0.1")
     assert line.endswith("no server answers there): the same command registers it later")

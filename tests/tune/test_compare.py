@@ -20,8 +20,10 @@ from tune import compare as verb
 from tune.compare import Cell, check_results, enter, grid
 from tune.compare_config import CompareConfig
 from tune.compare_report import RANKING, loss_name, sides
-from tune.journal import TRIALS_FILE, Journal, read_ended
+from tune.journal import TRIALS_FILE, Journal, read_journal
 from tune.search import base_config
+from tune.track import track
+from tune.track_config import TrackConfig
 
 MODELS = {"SASRec": {"model": {"name": "sasrec"}}, "DROS": {"model": {"name": "dros"}, "loss": {"name": "bce"}}}
 STRATEGIES = {"soft": {}, "official": {"distillation": {"strategy": "dllm2rec-official", "ed_weight": 0.0}}}
@@ -134,15 +136,15 @@ def test_a_comparison_resumes_where_it_was_stopped(
         with pytest.raises(UserError, match="stopped after 2 of 6 trials: the same command resumes"):
             verb.compare(settings)
     assert not (settings.output / "manifest.json").exists()
-    kept = read_ended(settings.output)
+    kept = read_journal(settings.output)[1]
 
     verb.compare(settings)
     printed = capsys.readouterr().out
     assert "6 trainings, 2 of them done already" in printed
     assert "history items not filtered" in printed
     assert read_manifest(settings.output, "compare").counts == {"trainings": 6}
-    ended = {one.number: one for one in read_ended(settings.output)}
-    assert len(ended) == 6 and [ended[one.number] for one in kept] == list(kept)
+    ended = {one.number: one for one in read_journal(settings.output)[1]}
+    assert len(ended) == 6 and [ended[one.number] for one in kept] == kept
     assert all(one.measures["epochs"] == one.epoch == 2 for one in ended.values())
     rows = list(csv.DictReader((settings.output / "results.csv").open()))
     assert len(rows) == 12
@@ -157,6 +159,8 @@ def test_a_comparison_resumes_where_it_was_stopped(
         assert picture in page
     runs = MlflowClient(tracking.uri).search_runs(["1"], max_results=100)
     assert sum("mlflow.parentRunId" in run.data.tags for run in runs) == 6
+    track(TrackConfig(directories=(settings.output,), tracking=tracking))
+    assert len(MlflowClient(tracking.uri).search_runs(["1"], max_results=100)) == len(runs) == 7
     before = (settings.output / TRIALS_FILE).read_bytes()
     verb.compare(settings)
     assert (settings.output / TRIALS_FILE).read_bytes() == before

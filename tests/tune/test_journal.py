@@ -4,7 +4,7 @@ import pytest
 
 from cluster.errors import OutputError
 from tests.tune.records import history, record, room_for
-from tune.journal import TRIALS_FILE, Journal, Progress, read_ended
+from tune.journal import TRIALS_FILE, Journal, Progress, read_journal
 
 
 def opened(tmp_path, **about: str) -> Journal:
@@ -37,11 +37,11 @@ def test_a_line_that_a_kill_cut_off_is_taken_away(tmp_path):
         journal.append(record(0, 0.1))
     with (tmp_path / TRIALS_FILE).open("ab") as file:
         file.write(record(1, 0.2).model_dump_json().encode()[:40])
-    assert [trial.number for trial in read_ended(tmp_path)] == [0]
+    assert [trial.number for trial in read_journal(tmp_path)[1]] == [0]
     with closing(opened(tmp_path)) as again:
         assert set(again.records) == {0}
         again.append(record(1, 0.3))
-    assert [trial.best("ndcg@20") for trial in read_ended(tmp_path)] == [0.1, 0.3]
+    assert [trial.best("ndcg@20") for trial in read_journal(tmp_path)[1]] == [0.1, 0.3]
 
 
 @pytest.mark.parametrize("left", [0, 40])
@@ -57,7 +57,7 @@ def test_a_full_disk_is_one_line_and_loses_nothing_before(tmp_path, left):
     assert set(journal.records) == {0}
     journal.append(record(1, 0.3))
     journal.close()
-    assert len(read_ended(tmp_path)) == 2
+    assert len(read_journal(tmp_path)[1]) == 2
 
 
 def test_another_search_is_refused_by_what_changed(tmp_path):

@@ -33,6 +33,8 @@ from tune.points import total
 from tune.run import run_trials
 from tune.search import base_config, open_journal, parts, plan_of, tune
 from tune.space import space_of
+from tune.track import track
+from tune.track_config import TrackConfig
 
 ROOT = Path(__file__).parent.parent.parent
 MODEL = ModelConfig(hidden_size=8, num_heads=1, num_layers=1, max_length=5)
@@ -128,7 +130,7 @@ def runs_under(config: TuneConfig, name: str) -> list[mlflow.entities.Run]:
     client = mlflow.MlflowClient(tracker.uri)
     experiment = client.get_experiment_by_name(config.tracking.experiment).experiment_id
     runs = client.search_runs([experiment])
-    (parent,) = [run for run in runs if run.info.run_name == "tune sasrec"]
+    (parent,) = [run for run in runs if run.info.run_name == "tune search"]
     assert parent.info.status == "FINISHED"
     under = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
     return [run for run in under if run.info.run_name.startswith(name)]
@@ -188,7 +190,7 @@ def test_the_best_student_is_trained_registered_and_answers(searched):
     manifest = read_manifest(student, "train")
     version = Registry(Tracker(searched.config.tracking)).version("searched")
     assert version.tags["fingerprint.student"] == manifest.fingerprint
-    assert [run.info.run_name for run in runs_under(searched.config, "student")] == ["student searched"]
+    assert [run.info.run_name for run in runs_under(searched.config, "train")] == ["train sasrec"]
     assert len(Recommender(student).recommend([["i1"]], k=5)["titles"][0]) == 5
     assert read_manifest(searched.output / "plain", "train").config["labels"] is None
 
@@ -209,6 +211,8 @@ def test_the_same_command_again_does_nothing_twice(searched):
     tune(searched.config)
     assert (student.read_bytes(), journal.read_bytes()) == before
     assert len(runs_under(searched.config, "trial")) == 6
+    track(TrackConfig(directories=(searched.output, searched.output / "student"), tracking=searched.config.tracking))
+    assert len(runs_under(searched.config, "t")) == 7
     assert Registry(Tracker(searched.config.tracking)).version("searched").version == 1
 
 
@@ -282,7 +286,7 @@ def test_a_trial_larger_than_the_cluster_is_refused(ray_local, dataset, labels, 
 
 @pytest.mark.engine
 def test_a_tracking_server_that_is_away_stops_no_search(ray_local, dataset, new_store, tmp_path, capsys):
-    away = TrackingConfig(uri=f"http://127.0.0.1:{free_port()}", journal=tmp_path / "journal")
+    away = TrackingConfig(uri=f"http://127.0.0.1:{free_port()}")
     config = small(dataset, None, tmp_path, away)
     output = tune(config)
     assert read_manifest(output, "tune").counts == {"trials": 2, "failed": 0}
