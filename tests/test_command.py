@@ -29,8 +29,8 @@ def command(*argv: str, **environment: str) -> subprocess.CompletedProcess[str]:
 def options(model: type[Config], prefix: str = "--") -> list[str]:
     names = []
     for name, field in model.model_fields.items():
-        if tyro.conf.Suppress in field.metadata:  # set in a file only
-            continue
+        if tyro.conf.Suppress in field.metadata or tyro.conf.Positional in field.metadata:
+            continue  # set in a file only, or named by its place
         option = prefix + name.replace("_", "-")
         nested = isinstance(field.annotation, type) and issubclass(field.annotation, Config)
         names += options(field.annotation, f"{option}.") if nested else [option]
@@ -94,7 +94,7 @@ def test_every_field_has_a_default(name: str) -> None:
     resolve_name(CONFIGS[name])()
 
 
-@pytest.mark.parametrize("name", VERBS)
+@pytest.mark.parametrize("name", {*VERBS} - {"track"})  # what it writes lies at the tracking server
 def test_every_verb_config_names_its_output(name: str) -> None:
     fields = resolve_name(CONFIGS[name]).model_fields
     assert fields["output"].annotation is Path
