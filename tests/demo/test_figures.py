@@ -5,7 +5,7 @@ from pathlib import Path
 from cluster.config import Config
 from cluster.storage import output_directory
 from data_prep.yardsticks import RANKING
-from demo.figures import COLUMNS, Figures, render, row, yardstick_figures
+from demo.figures import COLUMNS, Figures, render, table, yardstick_figures
 
 
 def line(name: str, *values: float) -> Figures:
@@ -22,7 +22,7 @@ def test_a_yardstick_has_figures_and_no_cost(tmp_path: Path) -> None:
     with output_directory(tmp_path / "data", verb="prepare", config=Config()) as draft:
         draft.metrics |= metrics
     (found,) = yardstick_figures(tmp_path / "data")
-    assert row(found) == ["to beat: transitions", *["0.2500"] * 4, "–", "–", "–"]
+    assert table([found])[1] == ["to beat: transitions", *["0.2500"] * 4, "–", "–", "–"]
 
 
 def test_columns_are_aligned() -> None:
