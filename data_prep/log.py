@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -16,8 +17,6 @@ from data_prep.rawfiles import DROP_HINT, RawTable
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
-
-NUMBER = r"^-?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
 
 
 @dataclass(frozen=True)
@@ -55,13 +54,13 @@ def build_log(raw: RawTable, catalogue: Catalogue, bad_rows: BadRows) -> tuple[L
     """
     log = _encode(raw)
     counts = {"interactions_read": len(log.user), "interactions_malformed": raw.malformed}
-    checks = (_invalid, _duplicates, _single_users)
-    for check in checks:
-        bad, name, describe = check(log, raw)
-        if bad.any() and bad_rows == "error":
-            row = int(np.flatnonzero(bad)[0])
-            raise DataError(f"{raw.place(row)}: {describe(row)}: {DROP_HINT}")
+    for name, find in CHECKS.items():
+        bad = find(log)
         counts[name] = int(bad.sum())
+        if counts[name] and bad_rows == "error":
+            row = int(bad.argmax())
+            fault = _fault(name, raw.columns.slice(row, 1).to_pylist()[0], counts[name])
+            raise DataError(f"{raw.place(row)}: {fault}: {DROP_HINT}")
         log = log.take(~bad)
     log, left_out = _keep_titled(log, catalogue)
     if not len(log.user):
@@ -72,80 +71,54 @@ def build_log(raw: RawTable, catalogue: Catalogue, bad_rows: BadRows) -> tuple[L
 def _encode(raw: RawTable) -> Log:
     user, user_ids = _codes(raw.columns["user_id"])
     item, item_ids = _codes(raw.columns["item_id"])
-    return Log(user, item, _numbers(raw.columns["timestamp"]), user_ids, item_ids)
+    timestamp = pd.to_numeric(raw.columns["timestamp"].to_pandas(), errors="coerce")
+    return Log(user, item, timestamp.to_numpy(np.float64, na_value=np.nan), user_ids, item_ids)
 
 
 def _codes(column: pa.ChunkedArray) -> tuple[Ints, pa.Array]:
     """Codes in order of first appearance, -1 for an empty id, and the ids."""
-    encoded = column.dictionary_encode().unify_dictionaries()
-    ids = encoded.chunk(0).dictionary
-    codes = np.concatenate([pc.fill_null(chunk.indices, -1).to_numpy() for chunk in encoded.chunks]).astype(np.int64)
-    blank = pc.index(ids, "").as_py()
-    return np.where(codes == blank, -1, codes) if blank >= 0 else codes, ids
+    named = pc.if_else(pc.equal(column, ""), None, column)
+    encoded = named.dictionary_encode().unify_dictionaries().combine_chunks()
+    return pc.fill_null(encoded.indices, -1).to_numpy().astype(np.int64), encoded.dictionary
 
 
-def _numbers(column: pa.ChunkedArray) -> Floats:
-    """The column as numbers, NaN where it holds something else."""
-    try:
-        return column.cast(pa.float64()).to_numpy()
-    except pa.ArrowInvalid:
-        trimmed = pc.utf8_trim_whitespace(column)
-        numeric = pc.if_else(pc.match_substring_regex(trimmed, NUMBER), trimmed, None)
-        return numeric.cast(pa.float64()).to_numpy()
+def _invalid(log: Log) -> Mask:
+    return (log.user < 0) | (log.item < 0) | ~np.isfinite(log.timestamp) | (log.timestamp < 0)
 
 
-Check = tuple[Mask, str, Callable[[int], str]]
+def _duplicates(log: Log) -> Mask:
+    return pd.DataFrame({"user": log.user, "item": log.item, "at": log.timestamp}).duplicated().to_numpy()
 
 
-def _invalid(log: Log, raw: RawTable) -> Check:
-    bad = (log.user < 0) | (log.item < 0) | ~np.isfinite(log.timestamp) | (log.timestamp < 0)
-
-    def describe(row: int) -> str:
-        values = {name: raw.columns[name][row].as_py() for name in ("user_id", "item_id", "timestamp")}
-        for name in ("user_id", "item_id"):
-            if not values[name]:
-                return f"{name} is empty"
-        return f"timestamp {str(values['timestamp'])!r} is not a number from 0 on"
-
-    return bad, "interactions_invalid", describe
+def _single(log: Log) -> Mask:
+    """Interactions of users who have no other one."""
+    return np.bincount(log.user, minlength=1)[log.user] == 1
 
 
-def _duplicates(log: Log, raw: RawTable) -> Check:
-    order = np.lexsort((log.timestamp, log.item, log.user))  # stable: of equal ones the first in the file stays first
-    same = np.ones(max(len(order) - 1, 0), dtype=bool)
-    for values in (log.user, log.item, log.timestamp):
-        same &= values[order[1:]] == values[order[:-1]]
-    bad = np.zeros(len(order), dtype=bool)
-    bad[order[1:][same]] = True
-    return (
-        bad,
-        "interactions_duplicate",
-        lambda row: (
-            f"user {log.user_ids[log.user[row]].as_py()!r} has item {log.item_ids[log.item[row]].as_py()!r} at the "
-            f"same timestamp as in an earlier row ({int(bad.sum())} duplicate rows in all)"
-        ),
-    )
+CHECKS: dict[str, Callable[[Log], Mask]] = {
+    "interactions_invalid": _invalid,
+    "interactions_duplicate": _duplicates,
+    "users_with_one_interaction": _single,
+}
+"""What makes interactions bad, by the names of their counts, in the order in which they are left out."""
 
 
-def _single_users(log: Log, raw: RawTable) -> Check:
-    bad = np.bincount(log.user, minlength=1)[log.user] == 1
-    return (
-        bad,
-        "users_with_one_interaction",
-        lambda row: (
-            f"user {log.user_ids[log.user[row]].as_py()!r} has a single interaction, which gives no history "
-            f"({int(bad.sum())} such users in all)"
-        ),
-    )
+def _fault(name: str, row: dict[str, str | float | None], count: int) -> str:
+    if name == "interactions_duplicate":
+        at = "at the same timestamp as in an earlier row"
+        return f"user {row['user_id']!r} has item {row['item_id']!r} {at} ({count} duplicate rows in all)"
+    if name == "users_with_one_interaction":
+        return f"user {row['user_id']!r} has a single interaction, which gives no history ({count} such users in all)"
+    empty = next((column for column in ("user_id", "item_id") if not row[column]), None)
+    return f"{empty} is empty" if empty else f"timestamp {str(row['timestamp'])!r} is not a number from 0 on"
 
 
 def _keep_titled(log: Log, catalogue: Catalogue) -> tuple[Log, dict[str, int]]:
     """Turn item codes into item indices; leave out untitled items, then users left with one interaction."""
     index = pc.fill_null(pc.index_in(log.item_ids, value_set=catalogue.ids), -1).to_numpy().astype(np.int64)
     untitled = log.item_ids.take(pa.array(np.unique(log.item[index[log.item] < 0]))).to_pylist()
-    mapped = replace(log, item=index[log.item], item_ids=catalogue.ids)
-    titled = mapped.take(mapped.item >= 0)
-    kept = titled.take(np.bincount(titled.user, minlength=1)[titled.user] > 1)
+    titled = replace(log, item=index[log.item], item_ids=catalogue.ids).take(index[log.item] >= 0)
+    kept = titled.take(~_single(titled))
     return kept, {
         "items_without_title": len(catalogue.untitled.union(untitled)),
         "interactions_dropped": len(log.user) - len(kept.user),

@@ -7,7 +7,8 @@ import tyro
 from pydantic import Field, model_validator
 
 from cluster.config import ClusterConfig, Config, DeepSpeedConfig, ModelName, NoEffect, ResourcesConfig, TrackingConfig
-from student_train.components import BACKBONES, LOSSES, STRATEGIES, one_of
+from cluster.dotted_path import one_of
+from student_train.components import BACKBONES, LOSSES, STRATEGIES
 
 
 class ModelConfig(Config):

@@ -12,13 +12,13 @@ from cluster.console import say
 from cluster.errors import DataError, StaleInputError
 from cluster.storage import Draft, check_made_from, fingerprint, output_directory, read_manifest
 from data_prep.delimited import read_columns
-from data_prep.official import Official, OfficialRows, read_official, write_dataset, write_official
+from data_prep.official_rows import Official, OfficialRows, read_official, write_dataset, write_official
 from data_prep.reading import read_titles
 from data_prep.schema import EMBEDDINGS_FILE, EMBEDDINGS_TENSOR, SPLITS, labels_schema
 from data_prep.shards import write_shards
 from data_prep.yardsticks import measure_yardsticks, yardstick_table
 from teacher_infer.exchange_config import ExportConfig, ImportConfig, ImportedLabels
-from teacher_infer.official import OfficialLabels, read_labels, write_labels
+from teacher_infer.official_labels import OfficialLabels, read_labels, write_labels
 from teacher_infer.stats import Stats, list_gains
 
 TITLES_FILE = "titles.csv"

@@ -46,7 +46,7 @@ def test_sorted_by_user_and_time_with_ties_in_file_order(raw, catalogue):
 )
 def test_bad_row_stops_or_is_dropped(raw, catalogue, row, fault, name):
     bad = raw(COLUMNS, [*GOOD, row])
-    with pytest.raises(DataError, match=rf"raw\.csv, line 7: {fault}.*: mend it or add --bad-rows drop"):
+    with pytest.raises(DataError, match=rf"raw\.csv, line 7: {fault}.*: fix it or add --bad-rows drop"):
         build_log(bad, catalogue, "error")
     log, counts = build_log(bad, catalogue, "drop")
     assert rows_of(log) == rows_of(build_log(raw(COLUMNS, GOOD), catalogue, "error")[0])
