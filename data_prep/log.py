@@ -1,13 +1,12 @@
 """The log: checked interactions as arrays, sorted by user and time."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from cluster.errors import DataError
 from data_prep.catalogue import Catalogue
@@ -21,84 +20,66 @@ Mask = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Log:
-    """M interactions as parallel arrays; user and item are codes into the tables of ids."""
+    """M interactions as parallel arrays; users are codes into ``user_ids``, items item indices."""
 
     user: Ints
     item: Ints
     timestamp: Floats
     user_ids: pa.Array
-    item_ids: pa.Array
-
-    def take(self, which: Mask | Ints) -> "Log":
-        """The interactions of a mask or of an index."""
-        return replace(self, user=self.user[which], item=self.item[which], timestamp=self.timestamp[which])
-
-    @property
-    def users(self) -> int:
-        """Number of users with an interaction."""
-        return np.unique(self.user).size
 
 
 def build_log(raw: RawTable, catalogue: Catalogue, bad_rows: BadRows) -> tuple[Log, dict[str, int]]:
     """Check interactions, leave out those of items without title, and sort them by user and time.
 
-    Users stand in the order of their first appearance; equal timestamps of a user keep the order of the file. Item
-    codes are item indices.
+    Users stand in the order of their first appearance; equal timestamps of a user keep the order of the file.
 
     Returns:
-        The log and the counts of what was read and left out.
+        The log and the counts of what was read, left out and kept.
 
     Raises:
         DataError: an id is empty, a timestamp is not a number >= 0, an interaction stands twice, a user has a single
             interaction (unless bad rows are dropped), or no user with two interactions is left.
     """
-    log = _encode(raw)
-    counts = {"interactions_read": len(log.user), "interactions_malformed": raw.malformed}
+    rows = _frame(raw)
+    counts = {"interactions_read": len(rows), "interactions_malformed": raw.malformed}
     for name, find in CHECKS.items():
-        bad = find(log)
+        bad = find(rows).to_numpy()
         counts[name] = int(bad.sum())
         if counts[name] and bad_rows == "error":
             row = int(bad.argmax())
             fault = _fault(name, raw.columns.slice(row, 1).to_pylist()[0], counts[name])
             raise DataError(f"{raw.place(row)}: {fault}: {DROP_HINT}")
-        log = log.take(~bad)
-    log, left_out = _keep_titled(log, catalogue)
-    if not len(log.user):
+        rows = rows[~bad]
+    user, user_ids = pd.factorize(rows["user_id"])
+    item = pd.Index(catalogue.ids.to_pandas()).get_indexer(rows["item_id"])
+    titled = item >= 0
+    kept = titled & (np.bincount(user[titled], minlength=len(user_ids))[user] > 1)
+    if not kept.any():
         raise DataError(f"{raw.place(0)}: no user from here on has two interactions with titled items: check item_id")
-    return log.take(np.lexsort((log.timestamp, log.user))), counts | left_out
+    users = np.unique(user[kept]).size
+    counts |= {
+        "items_without_title": len(catalogue.untitled.union(rows["item_id"][~titled])),
+        "interactions_dropped": len(rows) - int(kept.sum()),
+        "users_dropped": len(user_ids) - users,
+        "interactions": int(kept.sum()),
+        "users": users,
+    }
+    order = np.flatnonzero(kept)[np.lexsort((rows["timestamp"][kept], user[kept]))]
+    timestamp = rows["timestamp"].to_numpy()
+    return Log(user[order], item[order].astype(np.int64), timestamp[order], pa.array(user_ids, pa.string())), counts
 
 
-def _encode(raw: RawTable) -> Log:
-    user, user_ids = _codes(raw.columns["user_id"])
-    item, item_ids = _codes(raw.columns["item_id"])
+def _frame(raw: RawTable) -> pd.DataFrame:
+    """Ids as categories, empty ones missing; timestamps as numbers, missing where they are something else."""
+    ids = {name: raw.columns[name].to_pandas().replace("", None).astype("category") for name in ("user_id", "item_id")}
     timestamp = pd.to_numeric(raw.columns["timestamp"].to_pandas(), errors="coerce")
-    return Log(user, item, timestamp.to_numpy(np.float64, na_value=np.nan), user_ids, item_ids)
+    return pd.DataFrame(ids | {"timestamp": timestamp.to_numpy(np.float64, na_value=np.nan)})
 
 
-def _codes(column: pa.ChunkedArray) -> tuple[Ints, pa.Array]:
-    """Codes in order of first appearance, -1 for an empty id, and the ids."""
-    named = pc.if_else(pc.equal(column, ""), None, column)
-    encoded = named.dictionary_encode().unify_dictionaries().combine_chunks()
-    return pc.fill_null(encoded.indices, -1).to_numpy().astype(np.int64), encoded.dictionary
-
-
-def _invalid(log: Log) -> Mask:
-    return (log.user < 0) | (log.item < 0) | ~np.isfinite(log.timestamp) | (log.timestamp < 0)
-
-
-def _duplicates(log: Log) -> Mask:
-    return pd.DataFrame({"user": log.user, "item": log.item, "at": log.timestamp}).duplicated().to_numpy()
-
-
-def _single(log: Log) -> Mask:
-    """Interactions of users who have no other one."""
-    return np.bincount(log.user, minlength=1)[log.user] == 1
-
-
-CHECKS: dict[str, Callable[[Log], Mask]] = {
-    "interactions_invalid": _invalid,
-    "interactions_duplicate": _duplicates,
-    "users_with_one_interaction": _single,
+CHECKS: dict[str, Callable[[pd.DataFrame], pd.Series]] = {
+    "interactions_invalid": lambda rows: rows.isna().any(axis=1) | ~rows["timestamp"].between(0, np.finfo(float).max),
+    "interactions_duplicate": lambda rows: rows.duplicated(),
+    "users_with_one_interaction": lambda rows: ~rows["user_id"].duplicated(keep=False),
 }
 """What makes interactions bad, by the names of their counts, in the order in which they are left out."""
 
@@ -111,16 +92,3 @@ def _fault(name: str, row: dict[str, str | float | None], count: int) -> str:
         return f"user {row['user_id']!r} has a single interaction, which gives no history ({count} such users in all)"
     empty = next((column for column in ("user_id", "item_id") if not row[column]), None)
     return f"{empty} is empty" if empty else f"timestamp {str(row['timestamp'])!r} is not a number from 0 on"
-
-
-def _keep_titled(log: Log, catalogue: Catalogue) -> tuple[Log, dict[str, int]]:
-    """Turn item codes into item indices; leave out untitled items, then users left with one interaction."""
-    index = pc.fill_null(pc.index_in(log.item_ids, value_set=catalogue.ids), -1).to_numpy().astype(np.int64)
-    untitled = log.item_ids.take(pa.array(np.unique(log.item[index[log.item] < 0]))).to_pylist()
-    titled = replace(log, item=index[log.item], item_ids=catalogue.ids).take(index[log.item] >= 0)
-    kept = titled.take(~_single(titled))
-    return kept, {
-        "items_without_title": len(catalogue.untitled.union(untitled)),
-        "interactions_dropped": len(log.user) - len(kept.user),
-        "users_dropped": log.users - kept.users,
-    }

@@ -46,8 +46,7 @@ def prepare(config: PrepareConfig) -> Path:
         say(f"prepare: writing {len(splits):,} rows")
         write_sequences(draft.path, log, rows, splits, config.max_history, config.rows_per_shard)
         split_counts = dict(zip(SPLITS, np.bincount(splits).tolist(), strict=True))
-        sizes = {"items": len(catalogue.ids), "users": log.users, "interactions": len(log.user)}
-        draft.counts.update(sizes | split_counts | log_counts | catalogue.counts)
+        draft.counts.update({"items": len(catalogue.ids)} | split_counts | log_counts | catalogue.counts)
         draft.metrics |= measure_yardsticks(draft.path)
     say(f"{summary(draft.counts, config.output)}\n{yardstick_table(draft.metrics)}")
     return config.output
