@@ -3,6 +3,7 @@
 import ast
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,7 @@ def _read(path: Path, wanted: Wanted, bad_rows: BadRows) -> RawTable:
     except pa.ArrowInvalid:
         table, malformed = _parse_slowly(path, wanted, bad_rows)
     if not table.num_rows:
-        raise empty(path)
+        raise DataError(f"{path}: no line is a JSON object: give a file of JSON lines") if malformed else empty(path)
     for column, names in wanted.items():
         if table[column].null_count == table.num_rows:
             find_column(path, list(next(filter(None, (_record(line) for _, line in _json_lines(path))))), names)
@@ -86,8 +87,8 @@ def _json_lines(path: Path) -> Iterator[tuple[int, str]]:
 
 def _record(line: str) -> dict[str, Any] | None:
     """The object on a line, or none; the metadata of 2014 was published as Python literals, not as JSON."""
-    try:
-        record = ast.literal_eval(line) if line.startswith("{'") else json.loads(line)
-    except (ValueError, SyntaxError):
-        return None
-    return record if isinstance(record, dict) else None
+    for parse in (json.loads, ast.literal_eval):
+        with suppress(ValueError, SyntaxError):
+            record = parse(line)
+            return record if isinstance(record, dict) else None
+    return None
