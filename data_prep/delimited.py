@@ -99,13 +99,10 @@ def _parse(path: Path, width: int, skipped: int, delimiter: str, quoted: bool, e
 
 def _rows(path: Path, skipped: int, delimiter: str, quoted: bool, encoding: str) -> Iterator[tuple[int, list[str]]]:
     """First line number and fields of every row, read slowly: only to locate a fault in a message."""
-    if not quoted:
-        lines = ((number, line.split(delimiter)) for number, line in text_lines(path, encoding))
-        yield from islice(lines, skipped, None)
-        return
     csv.field_size_limit(sys.maxsize)
     with readable(path, encoding) as stream:
-        reader = csv.reader(io.TextIOWrapper(stream, encoding=encoding, newline=""), delimiter=delimiter)
+        text = io.TextIOWrapper(stream, encoding=encoding, newline="")
+        reader = csv.reader(text, delimiter=delimiter, quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE)
         start = 1
         for number, fields in enumerate(reader):
             if fields and number >= skipped:
