@@ -16,7 +16,6 @@ from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import ConcurrencyLimiter, Searcher
 
 from cluster.config import ResourcesConfig
-from cluster.console import say
 from cluster.errors import UserError
 from cluster.resources import check_resources
 from tune.config import TrialsConfig
@@ -106,7 +105,7 @@ def run_trials(
         for _ in range(config.retries + 1):
             if len(journal.ended) < total and not follow.stop.fault:
                 _run(tune.with_parameters(runs, plan=common), common, begin, follow, most, config.retries)
-    say(follow.summary())
+    follow.show(finished=True)
     if follow.stop.fault:
         raise follow.stop.fault
     if len(journal.ended) < total:
