@@ -21,10 +21,16 @@ SECONDS_BETWEEN_LOOKS = 1.0
 
 
 class Stop(tune.Stopper):
-    """Ends everything when there is no use in more trials: no trial is at fault, but what all of them stand on."""
+    """Ends everything before its time."""
 
     def __init__(self) -> None:
         self.fault: UserError | None = None
+        """What all trials stand on and is broken; no trial's fault."""
+        self.interrupted = False
+
+    def interrupt(self) -> None:
+        """End everything because a person asked for it."""
+        self.interrupted = True
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         """Whether one trial ends: none does."""
@@ -32,7 +38,7 @@ class Stop(tune.Stopper):
 
     def stop_all(self) -> bool:
         """Whether all end."""
-        return self.fault is not None
+        return self.interrupted or self.fault is not None
 
 
 class Follow(tune.Callback):
