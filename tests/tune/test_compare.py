@@ -135,7 +135,7 @@ def test_a_comparison_resumes_where_it_was_stopped(
 
     with monkeypatch.context() as patched:
         patched.setattr(Journal, "append", append_two)
-        with pytest.raises(UserError, match="stopped after [23] of 6 trials: the same command resumes"):
+        with pytest.raises(UserError, match=r"stopped after [23] of 6 trials: the same command resumes"):
             verb.compare(settings)
     assert not (settings.output / "manifest.json").exists()
     kept = read_journal(settings.output)[1]
