@@ -1,7 +1,7 @@
-"""Follows trials from the driver: keeps every one of them in the journal, and shows now and then how things stand."""
+"""Follows trials from the driver: keeps every one of them in the journal, and shows how things stand."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,21 +11,26 @@ from ray.exceptions import RayActorError, RayError, RayTaskError
 from ray.tune.experiment import Trial
 
 from cluster.config import describe
-from cluster.console import say
+from cluster.console import report
 from cluster.errors import ClusterError, OutputError, UserError
-from cluster.text import aligned
 from tune.journal import Journal, Progress, Record
 from tune.trial import Plan
 
-SECONDS_BETWEEN_TABLES = 30
-SHOWN_TRIALS = 8
+SHOWN_TRIALS = 4
+SECONDS_BETWEEN_LOOKS = 1.0
 
 
 class Stop(tune.Stopper):
-    """Ends everything when there is no use in more trials: no trial is at fault, but what all of them stand on."""
+    """Ends everything before its time."""
 
     def __init__(self) -> None:
         self.fault: UserError | None = None
+        """What all trials stand on and is broken; no trial's fault."""
+        self.interrupted = False
+
+    def interrupt(self) -> None:
+        """End everything because a person asked for it."""
+        self.interrupted = True
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         """Whether one trial ends: none does."""
@@ -33,7 +38,7 @@ class Stop(tune.Stopper):
 
     def stop_all(self) -> bool:
         """Whether all end."""
-        return self.fault is not None
+        return self.interrupted or self.fault is not None
 
 
 class Follow(tune.Callback):
@@ -41,14 +46,12 @@ class Follow(tune.Callback):
 
     def __init__(self, journal: Journal, plan: Plan, total: int, ended: Callable[[Record], None]) -> None:
         """Follow ``total`` trials of a plan; ``ended`` is called with every one that ended."""
-        self.total = total
-        self.journal, self._ended = journal, ended
-        self._metric, self._epochs = plan.objectives[0], plan.train["epochs"]
-        self._scheme = plan.storage.rpartition("://")[0]
+        self.journal, self.total = journal, total
         self.stop = Stop()
-        self._began = self._shown = time.monotonic()
-        self._before = len(journal.ended)
+        self._ended, self._metric = ended, plan.objectives[0]
+        self._scheme = plan.storage.rpartition("://")[0]
         self._running: dict[int, Record] = {}
+        self._shown = 0.0
 
     def on_trial_result(
         self,
@@ -58,8 +61,10 @@ class Follow(tune.Callback):
         result: dict[str, Any],
         **info: Any,  # noqa: ANN401
     ) -> None:
-        """Remember how far it has come."""
-        self._running[number_of(trial)] = self._record(trial, result)
+        """Show how far it has come."""
+        if "progress" in result:
+            self._running[number_of(trial)] = self._record(trial, result)
+            self.show()
 
     def on_trial_save(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:  # noqa: ANN401
         """Keep its checkpoint, from which a search that was stopped resumes it."""
@@ -87,24 +92,18 @@ class Follow(tune.Callback):
         update = {"state": "failed", "reason": reason_of(error)}
         self._end(trial, self._record(trial, trial.last_result).model_copy(update=update))
 
-    def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:  # noqa: ANN401
-        """Show how things stand, sparsely: logs of clusters are read by people."""
-        if time.monotonic() - self._shown < SECONDS_BETWEEN_TABLES:
+    def show(self, finished: bool = False) -> None:
+        """Say how things stand; a log gets a line now and then."""
+        if time.monotonic() - self._shown < SECONDS_BETWEEN_LOOKS and not finished:
             return
         self._shown = time.monotonic()
-        running = [number_of(trial) for trial in trials if trial.status == Trial.RUNNING]
-        shown = [self._running[number] for number in running if number in self._running]
-        say(self.summary() + (f"\n{table(shown, self._metric, self._epochs)}" if shown else ""))
-
-    def summary(self) -> str:
-        """How many trials ended, the best of them, and the time that is left."""
-        ended = self.journal.ended
+        ended, metric = self.journal.ended, self._metric
         done = [record for record in ended if record.state != "failed"]
-        best = max(done, key=lambda record: record.best(self._metric), default=None)
-        told = f", best validation {self._metric} {best.best(self._metric):.4f} (trial {best.number})" if best else ""
-        here, spent = len(ended) - self._before, time.monotonic() - self._began
-        left = f", about {spent / here * (self.total - len(ended)):.0f} s left" if here else ""
-        return f"{len(ended)} of {self.total} trials{told}{left}"
+        best = max(done, key=lambda record: record.best(metric), default=None)
+        said = [f"best validation {metric} {best.best(metric):.4f} (trial {best.number})"] if best else []
+        for record in list(self._running.values())[-SHOWN_TRIALS:]:
+            said.append(f"trial {record.number} at epoch {record.epoch}: {record.best(metric):.4f}")
+        report("trials", len(ended), self.total, "trials", ", ".join(said), finished)
 
     def _record(self, trial: Trial, result: dict[str, Any]) -> Record:
         """A trial as it stands; in population based training its point has changed on the way."""
@@ -118,6 +117,7 @@ class Follow(tune.Callback):
         self._keep(record)
         if not self.stop.fault:
             self._ended(record)
+            self.show()
 
     def _keep(self, record: Record) -> None:
         try:
@@ -130,22 +130,6 @@ def number_of(trial: Trial) -> int:
     """The trial's number in the journal; its config has another's after it took over weights."""
     number: int = trial.evaluated_params["number"]
     return number
-
-
-def table(running: Sequence[Record], metric: str, epochs: int) -> str:
-    """The trials that run, as lines."""
-    rows = [["trial", "stage", metric, "time left", "point"]]
-    for record in running[:SHOWN_TRIALS]:
-        left = f"≤ {record.seconds / record.epoch * (epochs - record.epoch):.0f} s"
-        stage = f"epoch {record.epoch}/{epochs}"
-        rows.append([str(record.number), stage, f"{record.best(metric):.4f}", left, point_text(record.point)])
-    return aligned(rows, left=(4,))
-
-
-def point_text(point: dict[str, Any]) -> str:
-    """A point on one line, by the last part of its fields' paths."""
-    shown = {name: f"{value:.3g}" if isinstance(value, float) else str(value) for name, value in point.items()}
-    return ", ".join(f"{name.rpartition('.')[2]} {value}" for name, value in shown.items())
 
 
 def error_of(trial: Trial) -> BaseException | None:

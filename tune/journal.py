@@ -27,7 +27,7 @@ History = list[dict[str, float]]
 class Progress(BaseModel):
     """How far a trial has come: its evaluations on validation (epoch, loss and metrics) by seed."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     histories: dict[int, History] = {}
     measures: dict[str, float] = {}
@@ -109,9 +109,9 @@ class Journal:
         except OSError as error:
             raise OutputError(f"{directory} cannot be written ({error.strerror}): choose another --output") from error
         with self._full_disk_is_one_line():
-            if again:
+            self._read(damaged=again)
+            if again and self.notes.get("verb", verb) == verb:
                 self._empty()
-            self._read()
             if "verb" not in self.notes:
                 self.note(verb=verb, id=uuid.uuid4().hex, about=dict(about))
         self._check_same(verb, about)
@@ -173,13 +173,15 @@ class Journal:
     def _empty(self) -> None:
         """Remove all but the file that is locked, trials before what they were trials of."""
         os.ftruncate(self._file.fileno(), 0)
+        self.notes, self.records = {}, {}
         for path in self.directory.iterdir():
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
             elif path.name != TRIALS_FILE:
                 path.unlink()
 
-    def _read(self) -> None:
+    def _read(self, damaged: bool) -> None:
+        """Read all lines; ``damaged`` ones are allowed where they are not wanted anyway."""
         self._file.seek(0)
         lines = self._file.read()
         end = lines.rfind(b"\n") + 1
@@ -187,7 +189,8 @@ class Journal:
         try:
             self.notes, self.records = parse(lines[:end].decode())
         except ValueError as error:
-            raise self._other(f"{TRIALS_FILE} is damaged") from error
+            if not damaged:
+                raise self._other(f"{TRIALS_FILE} is damaged, or of an older version") from error
 
     def _check_same(self, verb: str, about: Mapping[str, Any]) -> None:
         if self.notes["verb"] != verb:

@@ -3,9 +3,11 @@
 import hashlib
 import logging
 import os
-from collections.abc import Callable
-from contextlib import suppress
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from threading import current_thread, main_thread
 from typing import Any
 
 import ray
@@ -16,7 +18,6 @@ from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import ConcurrencyLimiter, Searcher
 
 from cluster.config import ResourcesConfig
-from cluster.console import say
 from cluster.errors import UserError
 from cluster.resources import check_resources
 from tune.config import TrialsConfig
@@ -102,11 +103,11 @@ def run_trials(
     common = plan()
     follow = Follow(journal, common, total, ended)
     runs = train_on_workers if config.resources.workers > 1 else trainable
-    with suppress(KeyboardInterrupt):
+    with on_interrupt(follow.stop.interrupt):
         for _ in range(config.retries + 1):
-            if len(journal.ended) < total and not follow.stop.fault:
+            if len(journal.ended) < total and not follow.stop.stop_all():
                 _run(tune.with_parameters(runs, plan=common), common, begin, follow, most, config.retries)
-    say(follow.summary())
+    follow.show(finished=True)
     if follow.stop.fault:
         raise follow.stop.fault
     if len(journal.ended) < total:
@@ -142,6 +143,28 @@ def _run(runs: Any, plan: Plan, begin: Begin, follow: Follow, most: int, retries
         verbose=0,
         _remote=False,
     )
+
+
+@contextmanager
+def on_interrupt(call: Callable[[], None]) -> Iterator[None]:
+    """Call something at the first interrupt, instead of what a second one does; in the main thread only.
+
+    Ray Tune frees what trials hold only when it ends by itself.
+    """
+    if current_thread() is not main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGINT)
+
+    def interrupted(*_: object) -> None:
+        signal.signal(signal.SIGINT, before)
+        call()
+
+    signal.signal(signal.SIGINT, interrupted)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def room(resources: ResourcesConfig) -> int:

@@ -2,8 +2,9 @@
 
 import csv
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import optuna
@@ -16,7 +17,6 @@ from cluster.storage import Manifest, read_manifest
 from data_prep.yardsticks import best_yardstick
 from tune.champion import Champion
 from tune.config import MINIMISED, TuneConfig
-from tune.follow import point_text
 from tune.journal import Record
 from tune.points import distribution, past_trial
 from tune.report import Bar, bars, write_page
@@ -121,3 +121,9 @@ def _figures(study: optuna.Study, config: TuneConfig) -> dict[str, tuple[str, Fi
     if first:
         drawn["Best of two objectives"] = ("front.png", plots.plot_pareto_front(study, target_names=names))
     return {heading: (name, axes.figure) for heading, (name, axes) in drawn.items()}
+
+
+def point_text(point: Mapping[str, Any]) -> str:
+    """A point on one line, by the last part of its fields' paths."""
+    shown = {name: f"{value:.3g}" if isinstance(value, float) else str(value) for name, value in point.items()}
+    return ", ".join(f"{name.rpartition('.')[2]} {value}" for name, value in shown.items())

@@ -11,17 +11,11 @@ from cluster.config import ResourcesConfig
 from cluster.errors import ConfigError, OutputError, UserError
 from student_train.config import ModelConfig
 from tests.tune.records import history, record, room_for
-from tune.follow import Follow, reason_of, table
+from tune.follow import Follow, reason_of
 from tune.journal import Journal, Progress, Record
 from tune.trial import Plan
 
 POINT = {"lam": 0.12345, "model.name": "sasrec"}
-
-
-def test_the_table_shows_stage_best_and_time_left():
-    head, first = table([record(4, 0.3, 0.2, point=POINT, seconds=3.0)], "ndcg@20", 10).splitlines()
-    assert head.split()[:2] == ["trial", "stage"]
-    assert "epoch 2/10" in first and "0.3000" in first and "≤ 12 s" in first and "lam 0.123, name sasrec" in first
 
 
 def test_the_reason_of_an_error_is_one_line():
@@ -63,6 +57,16 @@ class Followed:
         for _ in range(times):
             self.trial.handle_error(error)
         self.follow.on_trial_error(1, [self.trial], self.trial)
+
+
+def test_it_says_how_things_stand(journal: Journal, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    followed = Followed(journal, tmp_path)
+    journal.append(record(1, 0.4))
+    followed.report(0.1, 0.3)
+    followed.follow.on_trial_result(1, [], followed.trial, followed.trial.last_result)
+    followed.follow.show(finished=True)
+    best = "best validation ndcg@20 0.4000 (trial 1), trial 4 at epoch 2: 0.3000"
+    assert capsys.readouterr().out == f"trials: 1 of 5 trials, {best}\n"
 
 
 @pytest.mark.parametrize(("complete", "state"), [(True, "complete"), (False, "stopped early")])

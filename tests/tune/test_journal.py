@@ -64,8 +64,9 @@ def test_another_search_is_refused_by_what_changed(tmp_path):
     opened(tmp_path, space="0..1", seed="0").close()
     with pytest.raises(OutputError, match=r"another search: space was 0\.\.1, now it is 0\.\.2 \(and 1 more\)"):
         opened(tmp_path, space="0..2", seed="0", beta="0..2")
-    with pytest.raises(OutputError, match="holds a `tune`"):
-        Journal(tmp_path, "compare", {})
+    for again in (False, True):
+        with pytest.raises(OutputError, match="holds a `tune`"):
+            Journal(tmp_path, "compare", {}, again)
 
 
 def test_overwriting_begins_in_an_emptied_directory(tmp_path):
@@ -95,9 +96,11 @@ def test_one_process_works_on_it_at_a_time(tmp_path):
 
 def test_a_damaged_file_is_named(tmp_path):
     opened(tmp_path).close()
-    (tmp_path / TRIALS_FILE).write_text("{]\n")
-    with pytest.raises(OutputError, match=f"{TRIALS_FILE} is damaged"):
-        opened(tmp_path)
+    for text in ("{]\n", '{"number": 0, "point": {}, "seed": 0, "history": []}\n'):
+        (tmp_path / TRIALS_FILE).write_text(text)
+        with pytest.raises(OutputError, match=f"{TRIALS_FILE} is damaged, or of an older version"):
+            opened(tmp_path)
+    Journal(tmp_path, "tune", {}, again=True).close()
 
 
 def test_a_place_that_cannot_be_written_is_refused(tmp_path):
