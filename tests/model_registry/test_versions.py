@@ -81,6 +81,7 @@ def test_a_model_of_another_kind_is_refused(tracker: Tracker, tmp_path: Path) ->
             name="other",
             python_model=lambda model_input: model_input,
             signature=infer_signature(pd.DataFrame({"column": ["x"]})),
+            pip_requirements=["pandas"],
             registered_model_name="other",
         )
     with pytest.raises(ModelError, match="`other` version 1 is another kind of model: its signature differs"):
