@@ -6,6 +6,7 @@
 >>> student.recommend([["HP 62 Black Ink Cartridge"]], k=10)
 """
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 
 from cluster.config import Config, SubmitConfig, describe, load_config
+from cluster.console import VERBOSE, quiet_driver
 from cluster.errors import ConfigError, UserError
 
 
@@ -115,9 +117,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run one verb and exit with code 0, or with 2 and one line on standard error."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
+    if "--verbose" in arguments:
+        os.environ[VERBOSE] = "1"
+    quiet_driver()
     try:
         _refuse_shadows(Path.cwd())
-        _dispatch([a for a in arguments if a != "--debug"])
+        _dispatch([a for a in arguments if a not in ("--debug", "--verbose")])
     except UserError as error:
         if debug:
             raise
@@ -182,9 +187,11 @@ def _split_at_verb(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
 def _usage() -> str:
     lines = [f"  {name:<14} {verb.does}" for name, verb in VERBS.items()]
     lines.append(f"  {SUBMIT:<14} run a verb as a job on a Ray cluster")
-    return "usage: dllm2rec VERB [--config FILE] [OPTIONS]   (--help after a verb lists its options)\n\n" + "\n".join(
-        lines
+    usage = "usage: dllm2rec VERB [--config FILE] [OPTIONS]"
+    flags = (
+        "--help after a verb lists its options; --verbose shows what engines print, --debug the traceback of an error"
     )
+    return "\n".join([usage, "", *lines, "", flags])
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from typing import Any
 import ray
 from ray.exceptions import AuthenticationError
 
+from cluster import console
 from cluster.config import ClusterConfig
 from cluster.errors import ConfigError
 
@@ -25,6 +26,7 @@ WORKER_ENVIRONMENT = {
     "RAY_TRAIN_V2_ENABLED": "1",
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
 }
+WORKER_SETUP = "cluster.console.quiet_worker"
 # A local Ray has no nodes that a cloud could take away.
 LOCAL_ENVIRONMENT = {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}
 QUIET_ENVIRONMENT = {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", "RAY_USAGE_STATS_ENABLED": "0"}
@@ -80,10 +82,14 @@ def _start(address: str, options: dict[str, Any]) -> None:
         try:
             ray.init(
                 address=address,
-                runtime_env={"env_vars": WORKER_ENVIRONMENT, "worker_process_setup_hook": "cluster.quiet.quiet_worker"},
+                runtime_env={
+                    "env_vars": WORKER_ENVIRONMENT,
+                    "worker_process_setup_hook": "cluster.console.quiet_worker",
+                },
                 logging_level=logging.WARNING,
                 **options,
             )
+            console.show_workers()
             return
         except Exception as error:
             # Ray raises a bare Exception here and nowhere else.

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from cluster.console import say
 from cluster.errors import ConfigError, DataError
 from cluster.storage import fingerprint, output_directory
 from data_prep import amazon, movielens, recbole, synthetic, tabular
@@ -39,20 +40,20 @@ def prepare(config: PrepareConfig) -> Path:
     with output_directory(
         config.output, verb="prepare", config=config, inputs=inputs, overwrite=config.overwrite
     ) as draft:
-        print(f"prepare: reading {config.source}", flush=True)
+        say(f"prepare: reading {config.source}")
         raw_log, raw_items = read_source(config)
         catalogue = build_catalogue(raw_items, config.max_title_length, config.bad_rows)
         log, log_counts = build_log(raw_log, catalogue, config.bad_rows)
-        print(f"prepare: {len(log.user):,} interactions, {len(catalogue.ids):,} items kept", flush=True)
+        say(f"prepare: {len(log.user):,} interactions, {len(catalogue.ids):,} items kept")
         rows = select_rows(log, config.rows)
         splits = split_rows(config.split, rows, log.timestamp[rows.target], config.cut_points)
         write_items(draft.path, catalogue, log, rows, splits)
-        print(f"prepare: writing {len(splits):,} rows", flush=True)
+        say(f"prepare: writing {len(splits):,} rows")
         write_sequences(draft.path, log, rows, splits, config.max_history, config.rows_per_shard)
         split_counts = dict(zip(SPLITS, np.bincount(splits).tolist(), strict=True))
         sizes = {"items": len(catalogue.ids), "users": log.users, "interactions": len(log.user)}
         draft.counts.update(sizes | split_counts | log_counts | catalogue_counts(catalogue))
-    print(summary(draft.counts, config.output))
+    say(summary(draft.counts, config.output))
     return config.output
 
 

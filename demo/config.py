@@ -18,6 +18,11 @@ class DemoConfig(Config):
     students: tuple[Literal["gru4rec", "sasrec", "dros"], ...] = Field(
         ("gru4rec", "sasrec", "dros"), min_length=1, description="Students, each trained plain and distilled."
     )
+    text_teacher: bool = Field(
+        True,
+        description="Label with the pretrained text-embedding teacher (minilm) as well; students learn from the "
+        "teacher that ranks better on validation.",
+    )
     seeds: tuple[int, ...] = Field((0,), min_length=1, description="Seeds of every student; the table shows the mean.")
     concurrent: int = Field(2, ge=1, description="Students that train at a time.")
     search: bool = Field(True, description="Search the distillation weights as the section tune says.")

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import ray
 from ray.exceptions import RayTaskError
 
+from cluster.console import say
 from cluster.errors import UserError
 from cluster.ray_session import ray_session
 from cluster.storage import check_free, output_directory, read_manifest
@@ -57,7 +58,10 @@ def demo(config: DemoConfig) -> Path:
             with _stage("train-teacher", seconds):
                 train_teacher(pipeline.train_teacher)
         with _stage("label", seconds):
-            label(pipeline.label)
+            for one in pipeline.labels.values():
+                label(one)
+            best = _better_labels(pipeline)
+            pipeline = pipeline.distilled_from(best)
         with _stage("train", seconds):
             _train_all([one for several in pipeline.students.values() for one in several], config.concurrent)
         if pipeline.tune:
@@ -79,14 +83,14 @@ def demo(config: DemoConfig) -> Path:
         write_report(draft.path, f"dllm2rec: {config.pipeline.stem}", how, lines, curves, answer)
         draft.metrics |= {f"{name}_seconds": value for name, value in seconds.items()}
         draft.metrics |= {f"{line.name}_test_ndcg@20": line.mean("ndcg@20") for line in lines}
-    print(f"\nTest set, {how}:\n{render(lines)}\n\nReport: {report / REPORT_FILE}\n\n" + "\n".join(answer))
-    print("\n" + ", ".join(f"{name} {value:.0f} s" for name, value in seconds.items()))
+    say(f"\nTest set, {how}:\n{render(lines)}\n\nReport: {report / REPORT_FILE}\n\n" + "\n".join(answer))
+    say("\n" + ", ".join(f"{name} {value:.0f} s" for name, value in seconds.items()))
     return config.output
 
 
 @contextmanager
 def _stage(name: str, seconds: dict[str, float]) -> Iterator[None]:
-    print(f"\n── {name} ──", flush=True)
+    say(f"\n── {name} ──")
     started = time.perf_counter()
     yield
     seconds[name] = time.perf_counter() - started
@@ -113,19 +117,35 @@ def _train_all(configs: list[TrainConfig], concurrent: int) -> None:
         raise
 
 
+def _better_labels(pipeline: Pipeline) -> Path:
+    """The labels of the teacher that ranks validation rows better."""
+
+    def ndcg(name: str) -> float:
+        return read_manifest(pipeline.labels[name].output, "label").metrics["validation_ndcg@20"]
+
+    best = max(pipeline.labels, key=ndcg)
+    if len(pipeline.labels) > 1:
+        figures = ", ".join(f"{name} {ndcg(name):.4f}" for name in pipeline.labels)
+        say(f"students learn from the {best}: validation NDCG@20 {figures}")
+    return pipeline.labels[best].output
+
+
 def _figures(pipeline: Pipeline) -> list[Figures]:
     dataset = pipeline.prepare.output
-    model = locate_teacher(pipeline.label.teacher, pipeline.label.ranking, dataset, read_manifest(dataset)).model
     students = [student_figures(name, [one.output for one in several]) for name, several in pipeline.students.items()]
     if pipeline.tune:
         name = f"{pipeline.tune.train.model.name} searched"
         students.append(student_figures(name, [pipeline.tune.output / STUDENT_FOLDER]))
-    return [teacher_figures(pipeline.label.output, model), *students]
+    teachers = []
+    for name, one in pipeline.labels.items():
+        model = locate_teacher(one.teacher, one.ranking, dataset, read_manifest(dataset)).model
+        teachers.append(teacher_figures(name, one.output, dataset, model))
+    return [*teachers, *students]
 
 
 def _register_best(config: DemoConfig, pipeline: Pipeline, lines: list[Figures]) -> None:
     """Register the student that is best on validation; the search has registered its own already."""
-    best = max(lines[1:], key=lambda line: line.validation)
+    best = max((line for line in lines if not line.name.startswith("teacher")), key=lambda line: line.validation)
     if best.name in pipeline.students:
         directories = [one.output for one in pipeline.students[best.name]]
         chosen = max(directories, key=lambda path: read_manifest(path).metrics["validation_ndcg@20"])
@@ -159,5 +179,5 @@ def _recommend(config: DemoConfig, pipeline: Pipeline) -> list[str]:
 def _inputs(pipeline: Pipeline) -> dict[str, str]:
     return {
         "dataset": read_manifest(pipeline.prepare.output).fingerprint,
-        "labels": read_manifest(pipeline.label.output).fingerprint,
+        "labels": read_manifest(_better_labels(pipeline)).fingerprint,
     }

@@ -1,17 +1,21 @@
 """The figures of teacher and students as one table."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from statistics import mean, stdev
 
+import pyarrow.parquet as pq
 from safetensors import safe_open
 
 from cluster.storage import Manifest, read_manifest
 from cluster.text import aligned
+from data_prep.schema import ITEMS_FILE
 
-COLUMNS = ("hr@5", "hr@10", "hr@20", "ndcg@5", "ndcg@10", "ndcg@20")
+COLUMNS = {"hr@5": "HR@5", "hr@20": "HR@20", "ndcg@5": "NDCG@5", "ndcg@20": "NDCG@20", "unseen_hr@20": "HR@20 unseen"}
+"""Test metrics and their headings; the last counts the rows alone whose target no training row has."""
 
 
 @dataclass(frozen=True)
@@ -32,12 +36,31 @@ class Figures:
     def cell(self, metric: str) -> str:
         """Mean, with the standard deviation where there are several seeds."""
         values = self.metrics[metric]
+        if math.isnan(values[0]):
+            return "–"
         return f"{mean(values):.4f}" + (f" ± {stdev(values):.4f}" if len(values) > 1 else "")
 
 
-def teacher_figures(labels: Path, model: Path) -> Figures:
-    """The teacher's own line, from the labels it gave."""
-    return _figures("teacher", [read_manifest(labels, "label")], _parameters(model))
+def teacher_figures(name: str, labels: Path, dataset: Path, model: Path) -> Figures:
+    """A teacher's own line, from the labels it gave."""
+    manifest = read_manifest(labels, "label")
+    unseen = {"test_unseen_hr@20": _unseen_hits(labels, dataset)}
+    manifest = manifest.model_copy(update={"metrics": manifest.metrics | unseen})
+    return _figures(name, [manifest], _parameters(model))
+
+
+def _unseen_hits(labels: Path, dataset: Path) -> float:
+    """HR@20 of the lists of test rows whose target is no train row's; not a number where there are none."""
+    counts = pq.read_table(dataset / ITEMS_FILE, columns=["train_count"])["train_count"].to_numpy()
+    rows = pq.read_table(dataset / "sequences" / "test", columns=["row_id", "target"]).to_pydict()
+    target_of = dict(zip(rows["row_id"], rows["target"], strict=True))
+    lists = pq.read_table(labels / "labels" / "test", columns=["row_id", "items"]).to_pydict()
+    hits = [
+        target_of[row_id] in items[:20]
+        for row_id, items in zip(lists["row_id"], lists["items"], strict=True)
+        if not counts[target_of[row_id]]
+    ]
+    return mean(hits) if hits else math.nan
 
 
 def student_figures(name: str, directories: Sequence[Path]) -> Figures:
@@ -48,7 +71,7 @@ def student_figures(name: str, directories: Sequence[Path]) -> Figures:
 
 def render(lines: Sequence[Figures]) -> str:
     """The table as text."""
-    header = ["", *(name.upper() for name in COLUMNS), "test s", "parameters"]
+    header = ["", *COLUMNS.values(), "test s", "parameters"]
     return aligned([header, *map(row, lines)])
 
 
@@ -60,7 +83,7 @@ def row(line: Figures) -> list[str]:
 def _figures(name: str, manifests: list[Manifest], parameters: int) -> Figures:
     return Figures(
         name,
-        {metric: [manifest.metrics[f"test_{metric}"] for manifest in manifests] for metric in COLUMNS},
+        {metric: [manifest.metrics.get(f"test_{metric}", math.nan) for manifest in manifests] for metric in COLUMNS},
         [manifest.metrics["test_seconds"] for manifest in manifests],
         parameters,
         mean(manifest.metrics["validation_ndcg@20"] for manifest in manifests),

@@ -1,6 +1,6 @@
 """The configs of all verbs of one pipeline: a YAML file's sections, with inputs and outputs under one folder."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -12,6 +12,7 @@ from data_prep.config import PrepareConfig
 from demo.config import DemoConfig
 from student_train.config import TrainConfig
 from teacher_infer.config import LabelConfig
+from teacher_infer.locate import MINILM
 from teacher_train.config import TrainTeacherConfig
 from tune.config import TuneConfig
 
@@ -24,10 +25,22 @@ class Pipeline:
 
     prepare: PrepareConfig
     train_teacher: TrainTeacherConfig | None
-    label: LabelConfig
+    labels: dict[str, LabelConfig]
+    """Configs by the teacher's name in the table."""
     students: dict[str, list[TrainConfig]]
     """Configs by the student's name in the table, one per seed."""
     tune: TuneConfig | None
+
+    def distilled_from(self, labels: Path) -> "Pipeline":
+        """The same with other labels for all that is distilled."""
+        students = {
+            name: [one.model_copy(update={"labels": labels}) if one.labels else one for one in several]
+            for name, several in self.students.items()
+        }
+        tune = self.tune and self.tune.model_copy(
+            update={"train": self.tune.train.model_copy(update={"labels": labels})}
+        )
+        return replace(self, students=students, tune=tune)
 
 
 def plan(demo: DemoConfig) -> Pipeline:
@@ -54,12 +67,16 @@ def plan(demo: DemoConfig) -> Pipeline:
         )
         teacher = {"teacher": str(folder["teacher"])}
     label = section(LabelConfig, "label", dataset=folder["dataset"], output=folder["labels"], **teacher, **shared)
+    labels = {f"teacher ({label.ranking})": label}
+    if demo.text_teacher and label.ranking != "embed":
+        update = {"ranking": "embed", "teacher": MINILM, "output": demo.output / "labels-text"}
+        labels["teacher (embed)"] = label.model_copy(update=update)
     base = section(TrainConfig, "train", dataset=folder["dataset"], labels=folder["labels"], register_as=None, **shared)
     tune = None
     if demo.search:
         tune = section(TuneConfig, "tune", output=folder["search"], register_as=demo.register_as, **shared)
         tune = tune.model_copy(update={"train": base, "tracking": demo.tracking})
-    return Pipeline(prepare, train_teacher, label, _students(demo, base, folder["students"]), tune)
+    return Pipeline(prepare, train_teacher, labels, _students(demo, base, folder["students"]), tune)
 
 
 def _students(demo: DemoConfig, base: TrainConfig, folder: Path) -> dict[str, list[TrainConfig]]:

@@ -44,7 +44,7 @@ def write_report(
 
 
 def _colour(name: str) -> str:
-    if name == "teacher":
+    if name.startswith("teacher"):
         return TEACHER_COLOUR
     return PLAIN_COLOUR if name.endswith("plain") else DISTILLED_COLOUR
 
@@ -105,7 +105,7 @@ def _save(figure: plt.Figure, file: Path) -> str:
 def _page(
     title: str, protocol: str, lines: Sequence[Figures], pictures: Mapping[str, str], answer: Sequence[str]
 ) -> str:
-    head = "".join(f"<th>{html.escape(name)}</th>" for name in ("", *map(str.upper, COLUMNS), "test s", "parameters"))
+    head = "".join(f"<th>{html.escape(name)}</th>" for name in ("", *COLUMNS.values(), "test s", "parameters"))
     body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row(line)) + "</tr>" for line in lines)
     shown = "".join(
         f"<h2>{html.escape(name)}</h2><img src='{file}' alt='{html.escape(name)}'>" for name, file in pictures.items()

@@ -9,6 +9,7 @@ import tempfile
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from cluster.console import say
 from cluster.storage import output_directory
 from cluster.tracking import Tracker
 from data_prep.schema import RANKS_FILE
@@ -67,7 +68,7 @@ def promote(config: PromoteConfig) -> Path:
         (draft.path / DECISION_FILE).write_text(json.dumps(asdict(decision), indent=2) + "\n")
         draft.counts["promoted"] = int(decision.promoted)
         draft.metrics[METRIC] = decision.candidate_ndcg
-    print(decision.reason)
+    say(decision.reason)
     return config.output
 
 
@@ -141,5 +142,5 @@ def rollback(config: RollbackConfig) -> Path:
         champion, was = roll_back(registry, config.name)
         done = {"name": config.name, "champion": champion.version, "was": was.version}
         (draft.path / DECISION_FILE).write_text(json.dumps(done, indent=2) + "\n")
-    print(f"rolled back: {config.name} version {champion.version} is the {CHAMPION} again, version {was.version} was")
+    say(f"rolled back: {config.name} version {champion.version} is the {CHAMPION} again, version {was.version} was")
     return config.output

@@ -9,6 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from cluster.console import say
 from cluster.errors import ConfigError
 from cluster.storage import Draft, check_free, output_directory, read_manifest
 from cluster.text import aligned
@@ -55,7 +56,7 @@ def recommend(config: RecommendConfig) -> Path:
         else:
             report = _one(config, student, draft)
         shutil.rmtree(pulled, ignore_errors=True)
-    print(report)
+    say(report)
     return config.output
 
 

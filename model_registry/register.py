@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from cluster.console import say
 from cluster.errors import ModelError
 from cluster.storage import Manifest, fingerprint, output_directory, read_manifest
 from cluster.tracking import Tracker
@@ -61,7 +62,7 @@ def register(config: RegisterConfig) -> Path:
     ) as draft:
         made = register_student(Tracker(config.tracking), config.student, config.name)
         (draft.path / VERSION_FILE).write_text(json.dumps({"name": made.name, "version": made.version}) + "\n")
-    print(f"registered as {made.name} version {made.version}")
+    say(f"registered as {made.name} version {made.version}")
     return config.output
 
 

@@ -3,6 +3,7 @@
 All parts are sums over rows, so that workers add theirs up and the result does not depend on their number.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from cluster.engine import mean_over_workers
 from data_prep.metrics import METRICS, gains
-from student_train.evaluation import scored, target_ranks
+from student_train.evaluation import STANDARD, Metrics, scored, target_ranks
 from student_train.rows import Rows
 
 TOP = 20
@@ -46,7 +47,13 @@ class Catalogue:
 
 
 def assess(
-    student: nn.Module, rows: Rows, catalogue: Catalogue, device: torch.device, seed: int, filter_history: bool = False
+    student: nn.Module,
+    rows: Rows,
+    catalogue: Catalogue,
+    device: torch.device,
+    seed: int,
+    filter_history: bool = False,
+    metrics: Metrics = STANDARD,
 ) -> dict[str, float]:
     """Metrics of ``student`` on ``rows`` of all workers; a collective call.
 
@@ -62,15 +69,17 @@ def assess(
         device: where the student is.
         seed: of the bootstrap; equal seeds draw equal rows for every student, so that intervals compare.
         filter_history: leave the items of the history out.
+        metrics: HR, NDCG and MRR, and what the user adds.
     """
     n_items = len(catalogue.train_count_N)
     group_N, title_N = catalogue.groups().to(device), catalogue.title_N.to(device)
     generator = torch.Generator().manual_seed(seed)
     sums = _Sums()
     for block, scores_BN in scored(student, rows, device, filter_history):
-        gains_BM = gains(target_ranks(scores_BN, block.target)).cpu()
+        rank_B = target_ranks(scores_BN, block.target)
+        gains_BM = gains(rank_B).cpu()
         sums.add("count", torch.tensor(float(len(block))))
-        sums.add("gains", gains_BM.sum(0))
+        sums.add("metrics", metrics(rank_B).cpu().sum(0))
         weight_RB = torch.poisson(torch.ones(REPLICATES, len(block), dtype=torch.float64), generator=generator)
         sums.add("replicates", torch.cat([weight_RB @ gains_BM, weight_RB.sum(1, keepdim=True)], dim=1))
         member_BG = nn.functional.one_hot(group_N[block.target], len(GROUPS)).double().cpu()
@@ -82,7 +91,7 @@ def assess(
             teacher_BK = block.teacher.items[:, :TOP]
             shared_B = (top_BT[:, :, None] == teacher_BK[:, None, :]).any(2).double().mean(1)
             sums.add("overlap", shared_B.sum().cpu())
-    return _metrics({name: mean_over_workers(value) for name, value in sums.values.items()})
+    return _metrics({name: mean_over_workers(value) for name, value in sums.values.items()}, metrics.names)
 
 
 class _Sums:
@@ -101,11 +110,11 @@ def _title_ranks(scores_BN: Tensor, target_B: Tensor, title_N: Tensor) -> Tensor
     return target_ranks(best_BT, title_N[target_B])
 
 
-def _metrics(sums: dict[str, Tensor]) -> dict[str, float]:
+def _metrics(sums: dict[str, Tensor], names: Sequence[str]) -> dict[str, float]:
     def named(values_M: Tensor) -> dict[str, float]:
         return dict(zip(METRICS, values_M.tolist(), strict=True))
 
-    metrics = named(sums["gains"] / sums["count"])
+    metrics = dict(zip(names, (sums["metrics"] / sums["count"]).tolist(), strict=True))
     replicates = sums["replicates"]
     ends = torch.quantile(replicates[:, :-1] / replicates[:, -1:], torch.tensor(INTERVAL, dtype=torch.float64), dim=0)
     for end, values_M in zip(("low", "high"), ends, strict=True):

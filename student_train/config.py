@@ -121,6 +121,10 @@ class TrainConfig(Config):
     epochs: int = Field(100, ge=1, description="Most epochs.")
     evaluate_every: int = Field(1, ge=1, description="Epochs between evaluations on validation.")
     patience: int = Field(10, ge=1, description="Evaluations without gain in validation NDCG@20 before stopping.")
+    metrics: tuple[str, ...] = Field(
+        (),
+        description="Metrics of your own beside HR, NDCG and MRR: dotted paths of functions of ranks [B].",
+    )
     filter_history: bool = Field(False, description="Leave history items out of the ranking when evaluating.")
     seed: int = Field(0, ge=0, description="Seed of weights, batches and negatives.")
     register_as: NoEffect[ModelName | None] = Field(

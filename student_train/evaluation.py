@@ -1,6 +1,6 @@
 """Full-ranking evaluation: every item of the catalogue competes, ties count against us; in blocks on the device."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from cluster.errors import TrainingError
 from data_prep.metrics import METRICS, gains
+from student_train.components import find
 from student_train.rows import Rows
 
 BLOCK = 1024
@@ -26,21 +27,48 @@ def target_ranks(scores_BN: Tensor, target_B: Tensor) -> Tensor:
     return (scores_BN >= scores_BN.gather(1, target_B[:, None])).sum(1)
 
 
-def evaluate(student: nn.Module, rows: Rows, device: torch.device, filter_history: bool = False) -> Tensor:
-    """Metric sums and, last, the number of rows: [len(METRICS) + 1]; workers add these up before dividing.
+class Metrics:
+    """HR, NDCG and MRR (:data:`data_prep.metrics.METRICS`), and metrics of the user's own."""
+
+    def __init__(self, own: Sequence[str] = ()) -> None:
+        """``own``: dotted paths of functions from ranks [B], from 1, to values [B]; their last parts are the names.
+
+        Raises:
+            ConfigError: one leads to nothing.
+        """
+        self._own: list[Callable[[Tensor], Tensor]] = [find({}, path) for path in own]
+        self.names = (*METRICS, *(path.rpartition(":")[2] for path in own))
+
+    def __call__(self, rank_B: Tensor) -> Tensor:
+        """The value of every metric for every row [B, M], float64."""
+        return torch.cat([gains(rank_B), *(own(rank_B).double()[:, None] for own in self._own)], dim=1)
+
+
+STANDARD = Metrics()
+
+
+def evaluate(
+    student: nn.Module,
+    rows: Rows,
+    device: torch.device,
+    filter_history: bool = False,
+    metrics: Metrics = STANDARD,
+) -> Tensor:
+    """Sums of M metrics and, last, the number of rows [M + 1]; workers add these up before dividing.
 
     Args:
         student: maps histories [B, L] to scores [B, N].
         rows: the rows to rank.
         device: where the student is.
         filter_history: leave the items of the history out of the ranking, the target excepted.
+        metrics: which to sum.
 
     Raises:
         TrainingError: the student's scores are not finite.
     """
-    total = torch.zeros(len(METRICS) + 1, dtype=torch.float64)
+    total = torch.zeros(len(metrics.names) + 1, dtype=torch.float64)
     for block, scores_BN in scored(student, rows, device, filter_history):
-        total[:-1] += gains(target_ranks(scores_BN, block.target)).sum(0).cpu()
+        total[:-1] += metrics(target_ranks(scores_BN, block.target)).sum(0).cpu()
         total[-1] += len(block)
     return total
 
@@ -66,6 +94,6 @@ def scored(
         yield block, scores_BN
 
 
-def metric_means(sums: Tensor) -> dict[str, float]:
+def metric_means(sums: Tensor, metrics: Metrics = STANDARD) -> dict[str, float]:
     """Metrics by name from the sums of :func:`evaluate`."""
-    return dict(zip(METRICS, (sums[:-1] / sums[-1]).tolist(), strict=True))
+    return dict(zip(metrics.names, (sums[:-1] / sums[-1]).tolist(), strict=True))

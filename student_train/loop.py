@@ -13,7 +13,7 @@ from cluster.errors import TrainingError
 from data_prep.metrics import METRICS
 from student_train.config import TrainConfig
 from student_train.distilled_student import DistilledStudent, fold
-from student_train.evaluation import evaluate, metric_means
+from student_train.evaluation import Metrics, evaluate, metric_means
 from student_train.models.student import Student
 from student_train.rows import Rows
 from student_train.training_loss import TrainingLoss
@@ -103,7 +103,7 @@ def fit(
         if state.epoch % config.evaluate_every == 0 or state.epoch == config.epochs:
             weights = fold(engine.state_dict(), model)
             plain = plain_student(config, data, weights)
-            metrics = _validate(engine, plain, data.validation, config.filter_history)
+            metrics = _validate(engine, plain, data.validation, config)
             state.seconds += time.perf_counter() - started
             state.record(metrics | {"loss": loss}, weights)
             more = on_evaluation(state, lambda directory: engine.save(directory, asdict(state)))
@@ -175,9 +175,10 @@ def _epoch(engine: Engine, training_loss: TrainingLoss, data: TrainingData, step
     return float(engine.mean(total / steps))
 
 
-def _validate(engine: Engine, plain: Student, rows: Rows, filter_history: bool) -> dict[str, float]:
-    sums = evaluate(plain.to(engine.device), rows, engine.device, filter_history)
-    return metric_means(engine.mean(sums.to(engine.device)).cpu())
+def _validate(engine: Engine, plain: Student, rows: Rows, config: TrainConfig) -> dict[str, float]:
+    metrics = Metrics(config.metrics)
+    sums = evaluate(plain.to(engine.device), rows, engine.device, config.filter_history, metrics)
+    return metric_means(engine.mean(sums.to(engine.device)).cpu(), metrics)
 
 
 def _yardstick(engine: Engine, config: TrainConfig, data: TrainingData) -> dict[str, float]:

@@ -15,7 +15,7 @@ from data_prep.reading import read_titles
 from data_prep.schema import ITEMS_FILE, RANKS, RANKS_FILE
 from student_train.assessment import TOP, Catalogue, assess
 from student_train.config import TrainConfig
-from student_train.evaluation import scored, target_ranks
+from student_train.evaluation import Metrics, scored, target_ranks
 from student_train.exported import export_student
 from student_train.labels import failed_rows, read_labels
 from student_train.loop import TrainerState, TrainingData
@@ -38,7 +38,7 @@ def measure(config: TrainConfig, data: TrainingData, student: Student, state: Tr
     started = time.perf_counter()
     rank_all(student, rows, device)
     seconds = time.perf_counter() - started
-    test = assess(student, rows, catalogue, device, data.rank, config.filter_history)
+    test = assess(student, rows, catalogue, device, data.rank, config.filter_history, Metrics(config.metrics))
     validation = {f"validation_{name}": value for name, value in state.best.items() if name != "loss"}
     return {
         "metrics": validation
@@ -97,12 +97,10 @@ def write_student(
     (directory / RESULT_FILE).write_text(json.dumps(outcome, indent=1) + "\n")
 
 
-def progress_line(config: TrainConfig, state: TrainerState) -> str:
-    """Epoch, loss, validation figures and the time that is left at most."""
+def progress_text(state: TrainerState) -> str:
+    """Loss, validation figures and speed of the last evaluation."""
     now = state.history[-1]
-    left = state.seconds / state.epoch * (config.epochs - state.epoch)
     return (
-        f"{config.model.name}: epoch {state.epoch}/{config.epochs}  loss {now['loss']:.4f}  validation HR@20 "
-        f"{now['hr@20']:.4f} NDCG@20 {now['ndcg@20']:.4f}  (best epoch {state.best_epoch})  "
-        f"{state.seconds:.0f} s, at most {left:.0f} s left"
+        f"loss {now['loss']:.4f}, validation HR@20 {now['hr@20']:.4f} NDCG@20 {now['ndcg@20']:.4f} (best "
+        f"{state.best['ndcg@20']:.4f} in epoch {state.best_epoch})"
     )

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from cluster.console import say
 from cluster.mlflow_client import ServerAway
 from cluster.storage import read_manifest
 from cluster.tracking import Tracker
@@ -34,7 +35,7 @@ def tracked(config: TrainConfig, inputs: Mapping[str, str], training: Callable[[
         final = read_manifest(output).metrics
         run.log_metrics({f"best_{n}" if n.startswith(_BY_EPOCH) else n: value for n, value in final.items()})
         if config.register_as:
-            print(_registered(tracker, output, config.register_as, run.id))
+            say(_registered(tracker, output, config.register_as, run.id))
     return output
 
 

@@ -11,6 +11,7 @@ from ray import train as ray_train
 from ray.train import Checkpoint
 from safetensors.torch import load_file
 
+from cluster.console import report, say
 from cluster.errors import ConfigError, StaleInputError
 from cluster.identity import digest
 from cluster.ray_session import ray_session
@@ -23,7 +24,7 @@ from student_train.distilled_student import check_sides
 from student_train.evaluation import protocol
 from student_train.labels import failed_rows, read_labels
 from student_train.loop import TrainerState, TrainingData, fit
-from student_train.outcome import RESULT_FILE, measure, progress_line, validation_ranks, write_student
+from student_train.outcome import RESULT_FILE, measure, progress_text, validation_ranks, write_student
 from student_train.rows import read_rows
 
 
@@ -68,7 +69,7 @@ def _train(config: TrainConfig, inputs: dict[str, str], start_from: Path | None)
         outcome = json.loads((draft.path / RESULT_FILE).read_text())
         (draft.path / RESULT_FILE).unlink()
         draft.metrics, draft.counts = outcome["metrics"], outcome["counts"]
-    print(
+    say(
         f"{config.output}: {config.model.name}, test HR@20 {draft.metrics['test_hr@20']:.4f} NDCG@20 "
         f"{draft.metrics['test_ndcg@20']:.4f} ({protocol(config.filter_history, prepared)}), "
         f"{draft.counts['parameters']:,} parameters"
@@ -165,7 +166,7 @@ def train_worker(payload: Payload) -> None:
 
     def on_evaluation(state: TrainerState, save: Callable[[Path], None]) -> bool:
         if data.rank == 0:
-            print(progress_line(config, state), flush=True)
+            report(config.output.name, state.epoch, config.epochs, "epochs", progress_text(state))
         if config.max_failures:
             with tempfile.TemporaryDirectory() as directory:
                 save(Path(directory))
@@ -178,6 +179,8 @@ def train_worker(payload: Payload) -> None:
             return
         start = Path(payload["start_from"]) if payload["start_from"] else None
         student, state = fit(config, data, on_evaluation, checkpoint or start)
+    if data.rank == 0:
+        report(config.output.name, state.epoch, config.epochs, "epochs", progress_text(state), finished=True)
     outcome = measure(config, data, student, state)
     ranks = validation_ranks(config, data, student)
     with tempfile.TemporaryDirectory() as directory:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from safetensors.torch import load_file, save_file
 
+from cluster.console import report
 from data_prep.reading import read_titles
 from data_prep.schema import EMBEDDINGS_FILE, EMBEDDINGS_TENSOR
 from teacher_infer.blocks import slices
@@ -52,7 +53,7 @@ def embed_catalogue(job: Job) -> None:
     finished = 0
     for result in work_through(EmbedTitles, job, missing) if missing else ():
         finished += result["titles"]
-        print(f"embed: {finished:,} titles", flush=True)
+        report(f"{job.config.output.name}, titles", finished, len(texts), "titles")
     aside = file.with_name(f".{file.name}")
     place_of = {text: place for place, text in enumerate(texts)}
     places_N = np.array([place_of[title] for title in titles])

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import torch
 from safetensors.torch import load_file, save_file
 
+from cluster.console import say
 from cluster.errors import DataError, StaleInputError
 from cluster.storage import Draft, check_made_from, fingerprint, output_directory, read_manifest
 from data_prep.delimited import read_columns
@@ -54,7 +55,7 @@ def import_labels(config: ImportConfig) -> Path:
             _write_labels(official.splits["train"], labels, directory, config.rows_per_shard)
         draft.counts |= dataset.counts | {"rows_without_history": dropped}
     counted = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in draft.counts.items() if count)
-    print(f"{config.output}/dataset, {config.output}/labels: {counted}, lists of {labels.items.shape[1]}")
+    say(f"{config.output}/dataset, {config.output}/labels: {counted}, lists of {labels.items.shape[1]}")
     return config.output
 
 
@@ -81,7 +82,7 @@ def export_labels(config: ExportConfig) -> Path:
         with (draft.path / TITLES_FILE).open("w", newline="", encoding="utf-8") as stream:
             csv.writer(stream).writerows([["item_id", "title"], *enumerate(titles)])
         draft.counts |= {"items": len(titles)} | {split: dataset.counts[split] for split in SPLITS}
-    print(f"{config.output}: {dataset.counts['train']:,} train rows, {len(titles):,} items")
+    say(f"{config.output}: {dataset.counts['train']:,} train rows, {len(titles):,} items")
     return config.output
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from cluster.console import say
 from cluster.errors import ConfigError, StaleInputError, UserError
 from cluster.identity import deciding
 from cluster.ray_session import ray_session
@@ -50,8 +51,8 @@ def label(config: LabelConfig) -> Path:
             _label(job, chunks, missing)
         _finish(job, chunks, inputs)
     else:
-        print(f"{config.output}: every row is labelled already")
-    print(_report(config, read_manifest(config.output, VERB)))
+        say(f"{config.output}: every row is labelled already")
+    say(_report(config, read_manifest(config.output, VERB)))
     return config.output
 
 
@@ -126,7 +127,9 @@ def _label(job: Job, chunks: Sequence[Chunk], missing: Sequence[Chunk]) -> None:
         UserError: more rows fail than may.
     """
     rows = sum(chunk.rows for chunk in chunks)
-    progress = Progress(rows, rows - sum(chunk.rows - job.store.tally(chunk).rows for chunk in missing))
+    progress = Progress(
+        job.config.output.name, rows, rows - sum(chunk.rows - job.store.tally(chunk).rows for chunk in missing)
+    )
     allowed = job.config.max_failures * rows
     for result in work_through(Label, job, missing) if missing else ():
         progress.add(Stats.model_validate(result["tally"]))

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from cluster.console import say
 from cluster.identity import digest
 from cluster.ray_session import ray_session
 from cluster.storage import check_free, fingerprint, output_directory, read_manifest
@@ -48,5 +49,5 @@ def train_teacher(config: TrainTeacherConfig) -> Path:
         )
         draft.counts |= last["counts"]
         draft.metrics |= last["metrics"]
-    print(f"teacher in {config.output}: validation loss {draft.metrics['validation_loss']:.4f}")
+    say(f"teacher in {config.output}: validation loss {draft.metrics['validation_loss']:.4f}")
     return config.output

@@ -23,12 +23,13 @@ from transformers import (
     TrainingArguments,
 )
 
+from cluster.console import report
 from cluster.engine import deepspeed_settings
 from cluster.errors import ConfigError
 from teacher_train.config import TrainTeacherConfig
 from teacher_train.examples import Example, collate
 
-LOG_SECONDS = 10.0
+REPORT_SECONDS = 1.0
 LOSS = "eval_loss"
 SECONDS = "train_seconds"
 Groups = Sequence[Sequence[Example]]
@@ -93,8 +94,9 @@ class TeacherTrainer(Trainer):
             callbacks=[EarlyStoppingCallback(config.patience), KeepCheckpoints()],
         )
         self.remove_callback(PrinterCallback)
+        self.name = config.output.name
         self.seconds = 0.0  # in steps
-        self.printed = time.perf_counter()
+        self.reported = time.perf_counter()
 
     def get_train_dataloader(self) -> DataLoader:
         """This rank's rows in an order drawn by seed and epoch."""
@@ -119,8 +121,8 @@ class TeacherTrainer(Trainer):
         loss = super().training_step(*args, **kwargs)
         _check_finite(loss.item(), self.state.global_step)
         self.seconds += time.perf_counter() - start
-        if time.perf_counter() - self.printed > LOG_SECONDS:
-            self._print(f"loss {loss.item():.4f}")
+        if time.perf_counter() - self.reported > REPORT_SECONDS:
+            self._report(f"loss {loss.item():.4f}")
         return loss
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:  # noqa: ANN401
@@ -135,9 +137,10 @@ class TeacherTrainer(Trainer):
         metrics = {LOSS: loss / tokens}
         _check_finite(metrics[LOSS], self.state.global_step)
         best = self.state.best_metric is None or metrics[LOSS] < self.state.best_metric
-        self._print(f"train loss {self.train_loss:.4f}, validation loss {metrics[LOSS]:.4f}{' (best)' * best}")
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        text = f"train loss {self.train_loss:.4f}, validation loss {metrics[LOSS]:.4f}{' (best)' * best}"
+        self._report(text, self.control.should_training_stop)
         return metrics
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
@@ -154,12 +157,11 @@ class TeacherTrainer(Trainer):
         """Tokens per second in steps."""
         return self.state.num_input_tokens_seen / max(self.seconds, 1e-9)
 
-    def _print(self, what: str) -> None:
-        self.printed = time.perf_counter()
+    def _report(self, text: str, finished: bool = False) -> None:
+        self.reported = time.perf_counter()
         if self.is_world_process_zero():
-            at, steps = self.state.global_step, self.state.max_steps
-            left = (steps - at) * self.seconds / max(1, at)
-            print(f"step {at}/{steps}: {what}, {self.speed:,.0f} tokens/s, {left:.0f} s left", flush=True)
+            text = f"{text}, {self.speed:,.0f} tokens/s"
+            report(self.name, self.state.global_step, self.state.max_steps, "steps", text, finished)
 
 
 class KeepCheckpoints(TrainerCallback):

@@ -7,6 +7,7 @@ from pathlib import Path
 import ray
 from ray.exceptions import RayTaskError
 
+from cluster.console import say
 from cluster.errors import OutputError, UserError
 from cluster.ray_session import ray_session
 from cluster.resources import check_resources
@@ -40,7 +41,7 @@ def compare(config: CompareConfig) -> Path:
     (config.output / MANIFEST_FILE).unlink(missing_ok=True)
     results = {run: found for run in runs if not config.overwrite and (found := done(folder, run))}
     missing = [run for run in runs if run not in results]
-    print(f"{len(runs)} trainings, {len(results)} of them done already", flush=True)
+    say(f"{len(runs)} trainings, {len(results)} of them done already")
     tracker = Tracker(config.tracking)
     with tracker.run(f"compare {config.output.name}") as parent:
         parent.log_params(config)
@@ -59,7 +60,7 @@ def compare(config: CompareConfig) -> Path:
         written, summary = write_report(config.output, {run: results[run] for run in runs}, labels, transitions)
         parent.log_artifacts(written)
     write_manifest(Draft(config.output, {"trainings": len(runs)}), verb=VERB, config=config, inputs=inputs)
-    print(f"{summary}\n\n{config.output}: {', '.join(path.name for path in written)}")
+    say(f"{summary}\n\n{config.output}: {', '.join(path.name for path in written)}")
     return config.output
 
 
@@ -92,11 +93,10 @@ def _train(runs: list[Run], config: CompareConfig) -> Iterator[tuple[Run, Result
             run, result = waiting.pop(ready), ray.get(ready)
             finished = len(runs) - len(waiting)
             left = (time.perf_counter() - started) / finished * len(waiting)
-            print(
+            say(
                 f"{finished} of {len(runs)} trainings: {run.student}, {run.strategy}, seed {run.seed}: validation "
                 f"NDCG@20 {result.metrics['validation_ndcg@20']:.4f} after {result.counts['epochs']} epochs, "
                 f"{left:.0f} s left",
-                flush=True,
             )
             yield run, result
     except RayTaskError as error:

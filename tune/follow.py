@@ -11,6 +11,7 @@ from ray.exceptions import RayActorError, RayError, RayTaskError
 from ray.tune.experiment import Trial
 
 from cluster.config import describe
+from cluster.console import say
 from cluster.errors import ClusterError, UserError
 from cluster.text import aligned
 from tune.journal import Journal, Record
@@ -77,9 +78,7 @@ class Follow(tune.Callback):
         self._shown = time.monotonic()
         open_ = [proposal for trial in trials if trial.status == Trial.RUNNING for proposal in self._open(trial)]
         running = [(proposal, self._latest.get(proposal["number"], {})) for proposal in open_]
-        print(
-            "\n".join([self.summary(), *([table(running, self._metric, self._epochs)] if running else [])]), flush=True
-        )
+        say("\n".join([self.summary(), *([table(running, self._metric, self._epochs)] if running else [])]))
 
     def summary(self) -> str:
         """How many trials ended, the best of them, and the time that is left."""

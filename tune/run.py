@@ -8,6 +8,7 @@ from typing import Any
 
 from ray import tune as ray_tune
 
+from cluster.console import say
 from cluster.errors import ClusterError, UserError
 from cluster.resources import check_resources
 from student_train.config import TrainConfig
@@ -95,7 +96,7 @@ def _run(
             verbose=0,
             _remote=False,
         )
-    print(follow.summary(), flush=True)
+    say(follow.summary())
 
 
 def trial_config(config: TuneConfig, base: TrainConfig) -> TrainConfig:

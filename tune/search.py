@@ -4,6 +4,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from cluster.console import say
 from cluster.ray_session import ray_session
 from cluster.storage import Draft, write_manifest
 from cluster.tracking import Tracker
@@ -55,7 +56,7 @@ def tune(config: TuneConfig) -> Path:
     draft = Draft(config.output, {"trials": len(records), "failed": failed})
     draft.metrics[f"search_validation_{metric}"] = best.values[0]
     write_manifest(draft, verb="tune", config=config, inputs=inputs)
-    print(f"{config.output}: best validation {metric} {best.values[0]:.4f} of {len(records)} trials, {registered}")
+    say(f"{config.output}: best validation {metric} {best.values[0]:.4f} of {len(records)} trials, {registered}")
     return config.output
 
 

@@ -37,7 +37,7 @@ def config(tmp_path: Path, **changes: object) -> DemoConfig:
 def test_the_whole_pipeline(ray_local: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = demo(config(tmp_path))
     printed = capsys.readouterr().out
-    for name in ("teacher", "sasrec plain", "sasrec distilled", "sasrec searched"):
+    for name in ("teacher (ground)", "teacher (embed)", "sasrec plain", "sasrec distilled", "sasrec searched"):
         assert f"\n{name} " in printed
     assert f"Report: {output / 'report' / 'report.html'}" in printed
     assert printed.count("  (") >= 10
@@ -59,7 +59,9 @@ def test_the_whole_pipeline(ray_local: None, tmp_path: Path, capsys: pytest.Capt
     }
     assert made["label"].inputs["dataset"] == made["prepare"].fingerprint
     distilled = read_manifest(output / "students" / "sasrec-distilled-0", "train")
-    assert distilled.inputs["labels"] == made["label"].fingerprint
+    both = [made["label"], read_manifest(output / "labels-text", "label")]
+    better = max(both, key=lambda manifest: manifest.metrics["validation_ndcg@20"])
+    assert distilled.inputs["labels"] == better.fingerprint
     plain = read_manifest(output / "students" / "sasrec-plain-0", "train")
     assert "labels" not in plain.inputs
     assert plain.counts["parameters"] == distilled.counts["parameters"]
@@ -72,20 +74,24 @@ def test_a_pipeline_without_a_teacher_section_trains_none(tmp_path: Path) -> Non
     settings.pipeline.write_text(yaml.safe_dump(pipeline | {"label": {"ranking": "embed", "teacher": "minilm"}}))
     planned = plan(settings)
     assert planned.train_teacher is None
-    assert planned.teach.teacher == "minilm"
+    assert [one.teacher for one in planned.labels.values()] == ["minilm"]
 
 
 def test_every_step_reads_what_the_one_before_it_wrote(tmp_path: Path) -> None:
     planned = plan(config(tmp_path, seeds=(0, 1)))
     assert planned.train_teacher is not None
     assert planned.tune is not None
-    assert planned.train_teacher.dataset == planned.teach.dataset == planned.prepare.output
-    assert planned.teach.teacher == str(planned.train_teacher.output)
-    assert planned.tune.train.labels == planned.teach.output
+    assert {planned.train_teacher.dataset, *(one.dataset for one in planned.labels.values())} == {
+        planned.prepare.output
+    }
+    assert planned.labels["teacher (ground)"].teacher == str(planned.train_teacher.output)
+    text = planned.labels["teacher (embed)"].output
+    planned = planned.distilled_from(text)
+    assert planned.tune.train.labels == text
     outputs = [one.output for several in planned.students.values() for one in several]
     assert len(set(outputs)) == len(outputs) == 4
     assert all(one.labels is None for one in planned.students["sasrec plain"])
-    assert {one.labels for one in planned.students["sasrec distilled"]} == {planned.teach.output}
+    assert {one.labels for one in planned.students["sasrec distilled"]} == {text}
 
 
 def test_a_bad_value_names_the_file_the_verb_and_the_field(tmp_path: Path) -> None:

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from cluster.errors import UserError
-from data_prep.metrics import METRICS
-from student_train.evaluation import evaluate, metric_means, protocol, scored, target_ranks
+from cluster.errors import ConfigError, UserError
+from data_prep.metrics import METRICS, gains
+from student_train.evaluation import Metrics, evaluate, metric_means, protocol, scored, target_ranks
 from student_train.rows import Rows
 
 CPU = torch.device("cpu")
@@ -68,3 +68,17 @@ def test_scores_that_are_not_finite_are_refused() -> None:
 
     with pytest.raises(UserError, match="not finite"):
         evaluate(Broken(), Rows(torch.arange(2), torch.zeros(2, 1).long(), torch.zeros(2).long()), CPU)
+
+
+def within_three(rank_B: torch.Tensor) -> torch.Tensor:
+    return rank_B <= 3
+
+
+def test_a_metric_of_the_users_own_is_summed_beside_the_others() -> None:
+    metrics = Metrics([f"{__name__}:within_three"])
+    assert metrics.names == (*METRICS, "within_three")
+    values = metrics(torch.tensor([1, 3, 4]))
+    assert values[:, -1].tolist() == [1.0, 1.0, 0.0]
+    assert values[:, : len(METRICS)].equal(gains(torch.tensor([1, 3, 4])))
+    with pytest.raises(ConfigError, match="`nowhere:metric` cannot be imported"):
+        Metrics(["nowhere:metric"])
