@@ -48,11 +48,14 @@ def train_loop(payload: Payload) -> None:
         lm = open_model(config, tokenizer)
         trainer = TeacherTrainer(config, args, lm, rows.train, rows.validation)
         resumed_at = run(trainer, found if config.keeps_state else None)
-    results = {
-        "counts": counts(trainer, rows, resumed_at),
-        "metrics": metrics(trainer),
-        LOSS: trainer.state.best_metric,
+    counts = {
+        "rows": rows.total,
+        "dropped_history_titles": rows.dropped,
+        "steps": trainer.state.global_step,
+        "resumed_at_step": resumed_at,
+        "tokens": trainer.state.num_input_tokens_seen,
     }
+    results = {LOSS: trainer.state.best_metric, "counts": counts, "metrics": trainer.results()}
     with tempfile.TemporaryDirectory() as weights, tempfile.TemporaryDirectory() as teacher:
         if args.process_index == 0:
             fetch_best(Path(weights))
@@ -109,24 +112,3 @@ def fetch_best(directory: Path) -> None:
     for file in best.filesystem.get_file_info(FileSelector(best.path)):
         if file.type == FileType.File:
             copy_files(file.path, str(directory / file.base_name), source_filesystem=best.filesystem)
-
-
-def counts(trainer: TeacherTrainer, rows: Rows, resumed_at: int) -> dict[str, int]:
-    """Counts for the manifest."""
-    return {
-        "rows": rows.total,
-        "dropped_history_titles": rows.dropped,
-        "steps": trainer.state.global_step,
-        "resumed_at_step": resumed_at,
-        "tokens": trainer.state.num_input_tokens_seen,
-    }
-
-
-def metrics(trainer: TeacherTrainer) -> dict[str, float]:
-    """Metrics for the manifest."""
-    return {
-        "validation_loss": trainer.state.best_metric,
-        "train_loss": trainer.train_loss,
-        "tokens_per_second": trainer.speed,
-        "train_seconds": trainer.seconds,
-    }

@@ -99,17 +99,13 @@ class TeacherTrainer(Trainer):
         self.reported = time.perf_counter()
 
     def get_train_dataloader(self) -> DataLoader:
-        """This rank's rows in an order drawn by seed and epoch."""
-        return self._loader(self.train_dataset, shuffle=True)
-
-    def get_eval_dataloader(self, *_: Any) -> DataLoader:  # noqa: ANN401
-        """This rank's validation rows."""
-        return self._loader(self.eval_dataset, shuffle=False)
+        """This rank's rows in an order drawn by seed and epoch; those of other ranks are not among them."""
+        loader = self._loader(self.train_dataset, shuffle=True)
+        alone = {"num_processes": 1, "process_index": 0}
+        return prepare_data_loader(loader, **alone, use_seedable_sampler=True, data_seed=self.args.seed)
 
     def _loader(self, groups: Any, shuffle: bool) -> DataLoader:  # noqa: ANN401
-        loader = DataLoader(groups, self.args.per_device_train_batch_size, shuffle, collate_fn=self.data_collator)
-        alone = {"num_processes": 1, "process_index": 0}  # the rows of other ranks are not among them
-        return prepare_data_loader(loader, **alone, use_seedable_sampler=True, data_seed=self.args.seed)
+        return DataLoader(groups, self.args.per_device_train_batch_size, shuffle, collate_fn=self.data_collator)
 
     def training_step(self, *args: Any, **kwargs: Any) -> Tensor:  # noqa: ANN401
         """Forward and backward pass of a micro batch, and the update that is due after it.
@@ -122,7 +118,7 @@ class TeacherTrainer(Trainer):
         _check_finite(loss.item(), self.state.global_step)
         self.seconds += time.perf_counter() - start
         if time.perf_counter() - self.reported > REPORT_SECONDS:
-            self._report(f"loss {loss.item():.4f}")
+            self._report(f"loss {loss.item() * self.current_gradient_accumulation_steps:.4f}")
         return loss
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:  # noqa: ANN401
@@ -130,7 +126,7 @@ class TeacherTrainer(Trainer):
         self.model_wrapped.eval()
         total = torch.zeros(2, dtype=torch.float64, device=self.args.device)
         with torch.inference_mode():
-            for batch in self.get_eval_dataloader():
+            for batch in self._loader(self.eval_dataset, shuffle=False):
                 loss = self.compute_loss(self.model_wrapped, self._prepare_inputs(batch)).item()
                 total += torch.tensor([loss, 1.0], device=total.device) * batch["labels"].numel()
         loss, tokens = self.accelerator.reduce(total).tolist()
@@ -139,7 +135,7 @@ class TeacherTrainer(Trainer):
         best = self.state.best_metric is None or metrics[LOSS] < self.state.best_metric
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
-        text = f"train loss {self.train_loss:.4f}, validation loss {metrics[LOSS]:.4f}{' (best)' * best}"
+        text = f"train loss {self._train_loss():.4f}, validation loss {metrics[LOSS]:.4f}{' (best)' * best}"
         self._report(text, self.control.should_training_stop)
         return metrics
 
@@ -147,20 +143,25 @@ class TeacherTrainer(Trainer):
         """Add the time in steps to what is logged, and so to checkpoints."""
         super().log(logs | {SECONDS: self.seconds}, start_time)
 
-    @property
-    def train_loss(self) -> float:
-        """Mean since the evaluation before, nats per token."""
+    def results(self) -> dict[str, float]:
+        """Metrics of the training: losses are means in nats per token, ``train_loss`` since the evaluation before."""
+        return {
+            "validation_loss": self.state.best_metric,
+            "train_loss": self._train_loss(),
+            "tokens_per_second": self._speed(),
+            SECONDS: self.seconds,
+        }
+
+    def _train_loss(self) -> float:
         return next(logs["loss"] for logs in reversed(self.state.log_history) if "loss" in logs)
 
-    @property
-    def speed(self) -> float:
-        """Tokens per second in steps."""
+    def _speed(self) -> float:
         return self.state.num_input_tokens_seen / max(self.seconds, 1e-9)
 
     def _report(self, text: str, finished: bool = False) -> None:
         self.reported = time.perf_counter()
         if self.is_world_process_zero():
-            text = f"{text}, {self.speed:,.0f} tokens/s"
+            text = f"{text}, {self._speed():,.0f} tokens/s"
             report(self.name, self.state.global_step, self.state.max_steps, "steps", text, finished)
 
 

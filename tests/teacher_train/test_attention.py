@@ -74,7 +74,9 @@ def test_the_loss_tells_whether_rows_see_each_other():
 
 def test_half_precision_gives_about_the_same():
     examples = [rows()]
-    full, half = (model("llama", "varlen", dtype)(**collate(examples)).loss for dtype in (torch.float32, torch.bfloat16))
+    full, half = (
+        model("llama", "varlen", dtype)(**collate(examples)).loss for dtype in (torch.float32, torch.bfloat16)
+    )
     assert half.item() == pytest.approx(full.item(), rel=0.05)
 
 
@@ -83,7 +85,9 @@ def attend(**others):
     return varlen_attention(torch.nn.Identity(), query, query, query, None, **others)
 
 
-@pytest.mark.parametrize("others", [{"softcap": 30.0}, {"sliding_window": 4, "max_length_q": 5}, {"s_aux": 1.0}], ids=str)
+@pytest.mark.parametrize(
+    "others", [{"softcap": 30.0}, {"sliding_window": 4, "max_length_q": 5}, {"s_aux": 1.0}], ids=str
+)
 def test_more_than_causal_attention_is_refused(others):
     with pytest.raises(ConfigError, match=rf"--attention varlen.*{next(iter(others))}.*--attention eager"):
         attend(cu_seq_lens_q=torch.tensor([0, 5, 8]), **others)
