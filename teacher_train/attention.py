@@ -48,12 +48,12 @@ def varlen_attention(
             "take --attention eager"
         )
     if query_1HTD.is_cuda and query_1HTD.dtype in (torch.float16, torch.bfloat16) and not dropout:
-        query, key, value = (each[0].transpose(0, 1) for each in (query_1HTD, key_1HTD, value_1HTD))
+        query, key, value = (each.squeeze(0).transpose(0, 1) for each in (query_1HTD, key_1HTD, value_1HTD))
         ends, longest = cu_seq_lens_q, max_length_q
         output: Any = varlen_attn(
             query, key, value, ends, ends, longest, longest, scale=scaling, window_size=(-1, 0), enable_gqa=True
         )
-        return output[None], None
+        return output.unsqueeze(0), None
     lengths = cu_seq_lens_q.diff().tolist()
     parts = [each.split(lengths, dim=2) for each in (query_1HTD, key_1HTD, value_1HTD)]
     outputs = [

@@ -9,6 +9,7 @@ from pyarrow.fs import FileSelector, FileType, copy_files
 from ray import train
 from torch import distributed as dist
 from transformers import TrainerState, set_seed
+from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.utils.logging import disable_progress_bar
 
@@ -58,6 +59,7 @@ def train_loop(payload: Payload) -> None:
     results = {LOSS: trainer.state.best_metric, "counts": counts, "metrics": trainer.results()}
     with tempfile.TemporaryDirectory() as weights, tempfile.TemporaryDirectory() as teacher:
         if args.process_index == 0:
+            unset_hf_deepspeed_config()  # a model is opened by this rank alone
             fetch_best(Path(weights))
             write_teacher(config, tokenizer, Path(weights), Path(teacher))
         train.report(results, checkpoint=train.Checkpoint.from_directory(teacher) if args.process_index == 0 else None)

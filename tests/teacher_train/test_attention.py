@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.nn import functional
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from cluster.errors import ConfigError
@@ -96,3 +98,34 @@ def test_more_than_causal_attention_is_refused(others):
 def test_an_architecture_that_does_not_say_where_rows_end_is_refused():
     with pytest.raises(ConfigError, match="--attention eager"):
         attend()
+
+
+def test_half_precision_on_a_gpu_takes_the_kernel_for_rows_of_any_length():
+    """Shapes and devices only: fake tensors stand for a GPU."""
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode, torch.no_grad():
+
+        def on_gpu(*shape, dtype=torch.bfloat16):
+            return FakeTensor(mode, torch.empty(*shape, dtype=dtype, device="meta"), torch.device("cuda", 0))
+
+        query, key = on_gpu(1, 8, 20, 32), on_gpu(1, 2, 20, 32)
+        ends = on_gpu(4, dtype=torch.int32)
+        with _Called() as called:
+            output, _ = varlen_attention(
+                torch.nn.Identity(), query, key, key, None, scaling=0.1, cu_seq_lens_q=ends, max_length_q=9
+            )
+    assert output.shape == (1, 20, 8, 32)
+    assert output.device.type == "cuda"
+    assert called.operations == ["torch_attn._varlen_attn.default"]
+    assert called.causal
+
+
+class _Called(TorchDispatchMode):
+    def __enter__(self):
+        self.operations = []
+        return super().__enter__()
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        if "attn" in str(operation) or "attention" in str(operation):
+            self.operations.append(str(operation))
+            self.causal = args[7]
+        return operation(*args, **kwargs or {})
