@@ -7,30 +7,32 @@ UV := $(BIN)/uv
 # uv does not read pip's setting for local wheels; without one, torch's own CPU builds are asked for.
 TORCH_SOURCE := $(if $(PIP_FIND_LINKS),--find-links "$(PIP_FIND_LINKS)",$(if $(filter cpu,$(EXTRA)),--torch-backend cpu))
 
-.PHONY: demo test test-fast lint bench install lock clean
+.PHONY: help demo test test-fast lint bench install lock clean
 
-demo: install
+help: ## list the targets
+	@grep -hE "^[a-z-]+:.*## " $(MAKEFILE_LIST) | sed -E "s/^([a-z-]+):.*## (.*)/  make \1\t\2/" | expand -t 20
+
+demo: install ## the complete pipeline on synthetic data
 	$(BIN)/dllm2rec demo --config configs/demo.yaml
 
-test: install
+test: install ## all tests
 	$(BIN)/pytest -q
 
-test-fast: install
+test-fast: install ## the tests that start no engine
 	$(BIN)/pytest -q -m "not engine"
 
-lint: install
+lint: install ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: install
+bench: install ## the benchmarks
 	$(BIN)/python -m benchmarks.student_step
-	$(BIN)/python -m benchmarks.together
 	$(BIN)/python -m benchmarks.teacher
 	$(BIN)/python -m benchmarks.search
 	$(BIN)/python -m benchmarks.serving
 
-install: $(VENV)/.installed
+install: $(VENV)/.installed ## set up .venv (EXTRA=cuda on CUDA machines)
 
 $(VENV)/.installed: requirements/$(EXTRA).txt requirements/overrides.txt pyproject.toml
 	test -x $(UV) || { $(PYTHON) -m venv $(VENV) && $(BIN)/pip install -q uv==0.13.8; }
@@ -38,10 +40,18 @@ $(VENV)/.installed: requirements/$(EXTRA).txt requirements/overrides.txt pyproje
 	$(UV) pip install -q --python $(BIN)/python --no-deps --config-setting editable_mode=compat -e .
 	touch $@
 
-# Writes the pinned requirement files anew from pyproject.toml.
-lock:
-	$(UV) pip compile pyproject.toml --extra cpu --extra dev --overrides requirements/overrides.txt $(if $(PIP_FIND_LINKS),--find-links "$(PIP_FIND_LINKS)",--torch-backend cpu) --no-emit-index-url --no-emit-find-links --no-annotate --no-header -q -o requirements/cpu.txt
-	$(UV) pip compile pyproject.toml --extra cuda --extra dev --overrides requirements/overrides.txt --no-emit-index-url --no-annotate --no-header -q -o requirements/cuda.txt
+# Writes the pinned requirement files again from pyproject.toml, for Python 3.11 to 3.13. torch's CPU builds are pinned by
+# hand, for they are not where the other packages are.
+EVERYWHERE := python_full_version < '3.14' and platform_machine == 'x86_64' and sys_platform == 'linux'
+LOCK := $(UV) pip compile pyproject.toml --universal --python-version 3.11 --extra dev --overrides requirements/overrides.txt \
+	--no-emit-index-url --no-annotate --no-header -q
+lock: ## pin the requirements again from pyproject.toml
+	echo 'torch; sys_platform == "never"' > $(VENV)/torch-apart.txt
+	$(LOCK) --extra cpu --overrides $(VENV)/torch-apart.txt -o requirements/cpu.txt
+	sed -i -E "/^(torch|torchvision|torchaudio|torchcodec)==/d; s/ ; $(EVERYWHERE)$$//" requirements/cpu.txt
+	sed -n -E 's/^cpu = \["(torch==[0-9.]+)".*/\1+cpu/p' pyproject.toml >> requirements/cpu.txt
+	$(LOCK) --extra cuda -o requirements/cuda.txt
+	sed -i -E "/^(torchvision|torchaudio|torchcodec)==/d; s/ ; $(EVERYWHERE)$$//" requirements/cuda.txt
 
-clean:
+clean: ## remove runs and the local MLflow store
 	rm -rf runs mlflow.db mlartifacts

@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from cluster.config import Config, SubmitConfig, describe, load_config
 from cluster.console import VERBOSE, quiet_driver
 from cluster.errors import ConfigError, UserError
+from student_serve.errors import StudentError
 
 
 class Verb(NamedTuple):
@@ -49,6 +50,7 @@ VERBS = {
     "compare": Verb(
         "tune.compare_config:CompareConfig", "tune.compare:compare", "models × strategies × seeds, tables and pictures"
     ),
+    "track": Verb("tune.track_config:TrackConfig", "tune.track:track", "send what directories hold to MLflow"),
     "register": Verb(
         "model_registry.config:RegisterConfig", "model_registry.register:register", "a student into the registry"
     ),
@@ -123,7 +125,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         _refuse_shadows(Path.cwd())
         _dispatch([a for a in arguments if a not in ("--debug", "--verbose")])
-    except UserError as error:
+    except (UserError, StudentError) as error:
         if debug:
             raise
         print(f"dllm2rec: error: {error}", file=sys.stderr)
@@ -173,6 +175,7 @@ def _submit(arguments: Sequence[str]) -> int:
     if not job:
         raise ConfigError(f"no verb to submit: dllm2rec {SUBMIT} [OPTIONS] VERB [VERB OPTIONS]")
     verb, *rest = job
+    os.environ.setdefault("RAY_AUTH_MODE", "token")  # Ray reads it when it is imported.
     return resolve_name("cluster.jobs:submit")(config, verb, rest, _config(verb, rest))
 
 

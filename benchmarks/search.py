@@ -1,54 +1,58 @@
-"""How much of its workers' time a search spends training: 100 trials of about one second on two cores.
+"""How much of its slots a search keeps busy.
 
-Run: ``python -m benchmarks.search [--trials 100] [--seconds 1] [--together 10]``. ``efficiency_1s`` is the training
-time of all trials over the wall time of the search times its workers, with their start, without that of Ray.
-``batched_trials_ratio`` is the wall time of that search over that of the same one with trials that train together.
+Run: ``python -m benchmarks.search [--quick]``. ``efficiency_1s`` is of 100 trials of about one second of training on two
+cores: the training time of all trials over the wall time of the search times its workers, with their start, without that
+of Ray. ``busy`` is of 1,000 trials that only wait, of unequal simulated lengths, proposed by TPE with ASHA between:
+the time that they wait over the time of all slots, from when all are at work to the start of the last trial.
 """
 
 import argparse
 import json
+import random
 import tempfile
 import time
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import torch
+from ray import tune
 
-from cluster.config import ClusterConfig, TrackingConfig
+from cluster.config import ClusterConfig
 from cluster.ray_session import ray_session
-from cluster.tracking import Tracker
 from data_prep.config import PrepareConfig, SyntheticConfig
 from data_prep.prepare import prepare
 from student_train.config import ModelConfig, TrainConfig
 from student_train.loop import fit
 from student_train.train import load_data
 from tune.config import Domain, SearchConfig, TuneConfig
-from tune.journal import Journal
-from tune.record_runs import RunRecorder, search_run
+from tune.journal import Progress, Record
+from tune.points import total
 from tune.run import run_trials
-from tune.search import base_config
+from tune.search import base_config, open_journal, parts, plan_of
+from tune.trial import Plan, Trial
 
 WORKERS = 2
 SPACE = {"learning_rate": Domain(low=1e-3, high=1e-2, log=True), "model.dropout": Domain(low=0.0, high=0.5)}
 
 
 def main() -> None:
-    """Measure and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trials", type=int, default=100)
     parser.add_argument("--seconds", type=float, default=1.0, help="Of training per trial, about.")
-    parser.add_argument(
-        "--together", type=int, default=10, help="Trials of one process; 1 measures efficiency_1s only."
-    )
+    parser.add_argument("--waiting-trials", type=int, default=1000)
+    parser.add_argument("--slots", type=int, default=8, help="Of the trials that only wait.")
+    parser.add_argument("--quick", action="store_true", help="A tenth of both.")
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="dllm2rec-benchmark-") as folder, ray_session(ClusterConfig(cpus=WORKERS)):
-        config = settings(Path(folder), arguments.trials, arguments.seconds)
-        # So that no search that is measured reads every library for the first time.
-        efficiency(config.model_copy(update={"trials": WORKERS, "output": Path(folder) / "warm-up"}))
-        figures = efficiency(config)
-        if arguments.together > 1:
-            output = Path(folder) / "together"
-            batched = efficiency(config.model_copy(update={"together": arguments.together, "output": output}))
-            figures["batched_trials_ratio"] = figures["seconds"] / batched["seconds"]
+    shrink = 10 if arguments.quick else 1
+    with tempfile.TemporaryDirectory(prefix="dllm2rec-benchmark-") as folder:
+        config = settings(Path(folder), arguments.trials // shrink, arguments.seconds)
+        with ray_session(ClusterConfig(cpus=WORKERS)):
+            # So that no search that is measured reads every library for the first time.
+            efficiency(config.model_copy(update={"trials": WORKERS, "output": Path(folder) / "warm-up"}))
+            figures = efficiency(config)
+        with ray_session(ClusterConfig(cpus=arguments.slots)):
+            figures |= busy(config, arguments.waiting_trials // shrink, arguments.slots, Path(folder) / "waiting")
         print(json.dumps(figures))
 
 
@@ -61,38 +65,90 @@ def settings(folder: Path, trials: int, seconds: float) -> TuneConfig:
         search=SearchConfig(space=SPACE, scheduler="none"),
         train=train.model_copy(update={"epochs": epochs_in(train, seconds)}),
         output=folder / "search",
-        tracking=TrackingConfig(uri=f"sqlite:///{folder / 'runs.db'}"),
     )
+
+
+def run(config: TuneConfig, trainable: type[tune.Trainable] = Trial) -> tuple[list[Record], float]:
+    """The trials of a search, and when it began."""
+    base, began = base_config(config), time.time()
+    with closing(open_journal(config, base, SPACE, {})) as journal:
+        records = run_trials(
+            lambda: plan_of(config, base, SPACE, {}),
+            journal,
+            lambda: parts(config, base, SPACE, journal),
+            total=total(config, base, SPACE),
+            config=config,
+            ended=lambda record: None,
+            trainable=trainable,
+        )
+    return records, began
 
 
 def efficiency(config: TuneConfig) -> dict[str, float]:
     """Run a search and measure it."""
-    base = base_config(config)
-    tracker = Tracker(config.tracking)
-    journal = Journal(config.output, {})
-    with search_run(tracker, journal, "benchmark", config, {}) as run:
-        started = time.time()
-        run_trials(config, base, SPACE, journal, RunRecorder(tracker, run.id, "ndcg@20"))
-        wall = time.time() - started
-    trained = sum(record.seconds for record in journal.records.values())
-    first = min(journal.records.values(), key=lambda record: record.ended)
+    records, began = run(config)
+    wall, trained = time.time() - began, sum(record.seconds for record in records)
     return {
         "efficiency_1s": trained / (WORKERS * wall),
-        "trials": len(journal.records),
+        "trials": len(records),
         "epochs_per_trial": config.train.epochs,
-        "seconds_per_trial": trained / len(journal.records),
+        "seconds_per_trial": trained / len(records),
         "seconds": wall,
-        "seconds_before_first_trial": first.ended - first.seconds - started,
+        "seconds_before_first_trial": min(record.ended - record.seconds for record in records) - began,
+    }
+
+
+class Waiting(tune.Trainable):
+    """A trial that waits in nine steps for a time that its point decides; reports as one that trains."""
+
+    def setup(self, config: dict[str, Any], plan: Plan) -> None:
+        """Nothing is kept but the epoch."""
+        self.epoch = 0
+        self.waited = 0.0
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Take the next trial."""
+        self.setup(new_config, None)  # type: ignore[arg-type]
+        return True
+
+    def step(self) -> dict[str, Any]:
+        """Wait a ninth of the time."""
+        length = random.Random(str(self.config["point"])).lognormvariate(0, 0.8)
+        started = time.time()
+        time.sleep(length / 9)
+        self.epoch += 1
+        self.waited += time.time() - started
+        score = self.config["point"]["model.dropout"] * self.epoch
+        histories = {0: [{"epoch": self.epoch, "ndcg@20": score}]}
+        progress = Progress(histories=histories, seconds=self.waited).model_dump_json()
+        done = self.epoch == 9
+        return {"epoch": self.epoch, "ndcg@20": score, "progress": progress, "complete": done, "done": done}
+
+
+def busy(config: TuneConfig, trials: int, slots: int, output: Path) -> dict[str, float]:
+    """Run a search of trials that wait, and measure it while there is work for all slots."""
+    search = SearchConfig(space=SPACE, algorithm="optuna", scheduler="asha")
+    asha = config.asha.model_copy(update={"max_epochs": 9, "grace": 1})
+    waiting = config.model_copy(update={"trials": trials, "output": output, "search": search, "asha": asha})
+    records, began = run(waiting, Waiting)
+    starts = sorted(record.ended - record.seconds for record in records)
+    first, last = starts[slots - 1], starts[-1]
+    within = sum(max(0.0, min(one.ended, last) - max(one.ended - one.seconds, first)) for one in records)
+    return {
+        "busy": within / (slots * (last - first)),
+        "waiting_trials": len(records),
+        "slots": slots,
+        "waiting_seconds": time.time() - began,
     }
 
 
 def epochs_in(train: TrainConfig, seconds: float) -> int:
     """Epochs that train for about ``seconds`` on one core."""
     torch.set_num_threads(1)
-    materials = load_data(train)
-    fit(train.model_copy(update={"epochs": 1}), materials, lambda progress, save: True)
-    _, progress = fit(train.model_copy(update={"epochs": 5}), materials, lambda progress, save: True)
-    return max(1, round(seconds / (progress.seconds / 5)))
+    data = load_data(train)
+    fit(train.model_copy(update={"epochs": 1}), data, lambda state, save: True)
+    _, state = fit(train.model_copy(update={"epochs": 5}), data, lambda state, save: True)
+    return max(1, round(seconds / (state.seconds / 5)))
 
 
 if __name__ == "__main__":

@@ -14,7 +14,17 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 
 import tyro
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializationInfo,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 from pydantic.fields import FieldInfo
 
 from cluster.errors import ConfigError
@@ -24,6 +34,21 @@ class Config(BaseModel):
     """Base of all configs: frozen, and unknown keys are refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @model_serializer(mode="wrap")
+    def _write(self, values: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, Any]:
+        """As JSON, which manifests, MLflow and other processes get, addresses hold no credentials."""
+        settings: dict[str, Any] = values(self)
+        if info.mode != "json":
+            return settings
+        return {
+            name: without_credentials(value) if isinstance(value, str) else value for name, value in settings.items()
+        }
+
+
+def without_credentials(text: str) -> str:
+    """The text with ``scheme://user:password@host`` as ``scheme://host``."""
+    return re.sub(r"(?<=://)([^/\s:@]*:\S*|[^/\s@]+)@", "", text)
 
 
 C = TypeVar("C", bound=Config)
@@ -61,15 +86,12 @@ class ClusterConfig(Config):
 class TrackingConfig(Config):
     """Where runs and models are recorded."""
 
-    uri: str = Field(
-        default_factory=lambda: os.environ.get("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db"),
-        description="MLflow tracking URI (SQL database or server); MLFLOW_TRACKING_URI sets another default.",
+    uri: str | None = Field(
+        None,
+        description="MLflow tracking URI (SQL database or server); none takes MLFLOW_TRACKING_URI, else "
+        "sqlite:///mlflow.db.",
     )
     experiment: str = Field(default="dllm2rec", min_length=1, description="MLflow experiment name.")
-    journal: Path = Field(
-        default=Path("runs/tracking"),
-        description="Folder that keeps what a server misses while it does not answer; the next command sends it.",
-    )
 
 
 class ResourcesConfig(Config):

@@ -54,18 +54,25 @@ def quiet_driver() -> None:
     warnings.simplefilter("ignore")
     # What the processes of a local Ray print is for their developers.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-    _quiet_loggers()
+    quiet_libraries()
 
 
 def quiet_worker() -> None:
     """Set up a Ray worker process; imports nothing heavy, for each actor runs it."""
     global _in_worker
     _in_worker = True
-    _quiet_loggers()
+    quiet_libraries()
     import ray
 
     # A library would search this machine for "the" Ray otherwise, and fail where two are at work.
     os.environ.setdefault("RAY_ADDRESS", ray.get_runtime_context().gcs_address)
+
+
+def quiet_libraries() -> None:
+    """Let loggers of libraries through with errors alone; to be called again after a library has set up its own."""
+    if not verbose():
+        for name in _QUIET_LOGGERS:
+            logging.getLogger(name).setLevel(logging.ERROR)
 
 
 def show_workers() -> None:
@@ -96,11 +103,6 @@ def _emit(message: Mapping[str, Any]) -> None:
         _screen.show(message)
 
 
-def _quiet_loggers() -> None:
-    for name in _QUIET_LOGGERS:
-        logging.getLogger(name).setLevel(logging.ERROR)
-
-
 class _Screen:
     """The driver's standard output."""
 
@@ -127,7 +129,7 @@ class _Screen:
         bar.update(done - bar.n)
         if finished or done >= total:
             self._bars.pop(name).close()
-            tqdm.write(f"{name}: {done:,g} of {total:,g} {unit}, {text}", file=sys.stdout)
+            tqdm.write(_line(name, done, total, unit, text), file=sys.stdout)
 
     def _line(self, name: str, done: float, total: float, unit: str, text: str, finished: bool) -> None:
         now, last = time.monotonic(), finished or done >= total
@@ -136,9 +138,13 @@ class _Screen:
             return
         self._shown[name] = now
         left = (now - begun) / (done - before) * (total - done) if done > before and not last else 0.0
-        print(f"{name}: {done:,g} of {total:,g} {unit}, {text}" + (f", {left:.0f} s left" if left else ""), flush=True)
+        print(_line(name, done, total, unit, text, f"{left:.0f} s left" if left else ""), flush=True)
         if last:
             del self._begun[name], self._shown[name]
+
+
+def _line(name: str, done: float, total: float, unit: str, *figures: str) -> str:
+    return ", ".join([f"{name}: {done:,.0f} of {total:,.0f} {unit}", *filter(None, figures)])
 
 
 _screen = _Screen()

@@ -1,62 +1,99 @@
-"""MLflow: the connection and its runs; ``model_registry.versions`` builds the registry of models upon it.
+"""MLflow runs. ``model_registry.versions``, which builds on it, is the only other module that calls MLflow.
 
-A server that does not answer stops nothing: what it misses goes into a journal and is sent when it answers again.
+A :class:`Tracker` sends records, in parts while a job runs or complete when it has ended, as often as one likes: it
+finds a run by its key and adds what the run lacks.
 """
 
-import contextlib
+import logging
+import os
 import sqlite3
 import sys
+import threading
 import time
-import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
+from typing import Self, TypeVar
 
-from cluster.config import TrackingConfig
+# MLflow reads these when it is imported. A dead server is to fail in seconds, not after minutes of retries.
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "1")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
+
+import mlflow
+from mlflow.entities import Metric, Param, Run, RunTag
+from mlflow.exceptions import MlflowException
+from mlflow.utils.git_utils import get_git_commit
+from requests import RequestException
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
+
+from cluster.config import TrackingConfig, without_credentials
 from cluster.errors import ConfigError
-from cluster.journal import Call, Journal
-from cluster.mlflow_client import ServerAway, mlflow, one_line_faults
-from cluster.run import KEY_PREFIX, Run, Sender, creation
+from cluster.run_record import RunRecord, flatten, metric_name
 
-__all__ = ["Run", "Tracker", "absolute_uri"]
+logging.getLogger("alembic").setLevel(logging.WARNING)
 
 ARTIFACTS_FOLDER = "mlartifacts"
-# A server that is away costs a training a few seconds every so often.
+KEY_TAG, RESULT_TAG = "dllm2rec.key", "dllm2rec.result"
 RETRY_SECONDS = 30.0
+_PACKAGES = ("dllm2rec", "torch", "ray", "deepspeed", "mlflow")
 _SQLITE = "sqlite:///"
+_MOST_PER_REQUEST = 100
+V = TypeVar("V")
+
+
+class ServerAway(ConfigError):
+    """The tracking server does not answer."""
 
 
 class Tracker:
-    """The connection to one MLflow store and one experiment in it.
+    """The connection to one experiment of one MLflow store.
 
-    Make it in the driver before any worker writes: the first connection creates the tables of a SQL store.
+    As a context it opens the experiment, and waits at the end for what was sent soon. Enter it in the driver before any
+    worker writes: the first connection creates the tables of a SQL store.
     """
 
-    def __init__(self, config: TrackingConfig) -> None:
-        """Connect, open the experiment, creating both where needed, and send what earlier commands could not.
+    def __init__(self, config: TrackingConfig, output: Path | None = None) -> None:
+        """Connect to nothing yet; ``output`` is the directory that holds what is sent, named in warnings."""
+        self.uri = absolute_uri(config.uri or os.environ.get("MLFLOW_TRACKING_URI") or f"{_SQLITE}mlflow.db")
+        self.shown_uri = without_credentials(self.uri)
+        self._name, self._output = config.experiment, output
+        self._experiment = ""
+        self._lock = threading.RLock()
+        self._runs: dict[str, _SentRun] = {}
+        self._waiting: deque[RunRecord] = deque()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="mlflow")
+        self._silent_until, self._warned = 0.0, False
 
-        A server that does not answer is no error here: runs do without it, and the registry says so itself.
+    def __enter__(self) -> Self:
+        """Open the experiment; warn of a server that is away.
 
         Raises:
-            ConfigError: no usable MLflow store stands at ``config.uri``.
+            ConfigError: there is no usable store, or the server refuses.
         """
-        self.uri = absolute_uri(config.uri)
-        self._name = config.experiment
-        self._experiment: str | None = None
-        self._journal = Journal(config.journal, f"{self.uri} {config.experiment}")
-        self._sender = Sender()
-        self._silent_until = 0.0
-        with one_line_faults(self.uri):
-            if self.uri.startswith(_SQLITE):
-                _check_sqlite(self.uri)
         try:
-            self.catch_up()
+            with self.client():
+                return self
         except ServerAway as error:
-            self._note_absence(error)
+            self._warn(error)
+            return self
+
+    def __exit__(self, *_: object) -> None:
+        """Send what waits; try a server that was away once more."""
+        self._silent_until = 0.0
+        self._thread.submit(self._send_waiting).result()
 
     @contextmanager
-    def answering(self) -> Iterator[mlflow.MlflowClient]:
-        """Lend the client; what it cannot do becomes one line.
+    def client(self) -> Iterator[mlflow.MlflowClient]:
+        """Lend MLflow's client; what MLflow raises becomes one line with its own words.
 
         Raises:
             ServerAway: the server does not answer.
@@ -64,99 +101,145 @@ class Tracker:
         """
         mlflow.set_tracking_uri(self.uri)
         mlflow.set_registry_uri(self.uri)
-        with one_line_faults(self.uri):
-            yield mlflow.MlflowClient(self.uri)
-
-    def open_run(self, name: str, *, parent: str | None = None) -> Run:
-        """Start a run, nested under the run ``parent`` if given; the caller finishes it.
-
-        Raises:
-            ConfigError: the tracking server refuses.
-        """
-        run = Run(self, f"{KEY_PREFIX}{uuid.uuid4().hex}")
-        self.tell(creation(run.key, name, parent))
-        return run
-
-    def reopen(self, key: str) -> Run | None:
-        """The run of this key, or of this id in MLflow, running again; none where the experiment holds no such run.
-
-        As long as the server is away, it is taken to hold the run.
-
-        Raises:
-            ConfigError: the tracking server refuses.
-        """
         try:
-            self.catch_up()
-            with self.answering() as client:
-                found = self._sender.find(client, self._experiment or "", key)
-                if found is None:
-                    return None
-                client.update_run(found, status="RUNNING")
-        except ServerAway as error:
-            self._note_absence(error)
-        return Run(self, key)
+            if not self._experiment:
+                _check_sqlite(self.uri)
+            client = mlflow.MlflowClient(self.uri)
+            self._experiment = self._experiment or _open_experiment(client, self.uri, self._name)
+            yield client
+        except (MlflowException, SQLAlchemyError, sqlite3.Error, ImportError, OSError) as error:
+            kind, reason = _fault(error)
+            raise kind(without_credentials(f"MLflow at --tracking.uri {self.uri} cannot be used: {reason}")) from None
+
+    def send(self, record: RunRecord) -> str:
+        """Make the record's run, or add to it what it lacks; returns MLflow's id of the run.
+
+        Raises:
+            ServerAway: the server does not answer.
+            ConfigError: the store or server refuses.
+        """
+        with self._lock, self.client() as client:
+            run = self._run(client, record)
+            if not run.result:
+                run.add(client, record)
+            return run.id
+
+    def send_soon(self, record: RunRecord) -> None:
+        """Send in a thread, in order; a server that is away or refuses is warned of once and stops nothing."""
+        self._waiting.append(record)
+        self._thread.submit(self._send_waiting)
 
     @contextmanager
-    def run(self, name: str, *, parent: str | None = None) -> Iterator[Run]:
-        """Start a run for the length of the block; it ends FINISHED, FAILED on an error, KILLED on an interrupt.
+    def running(self, record: RunRecord) -> Iterator[None]:
+        """Send a record soon, and if the block raises its end too: FAILED, or KILLED on an interrupt."""
+        self.send_soon(record)
+        try:
+            yield
+        except Exception:
+            self.send_soon(replace(record, status="FAILED"))
+            raise
+        except BaseException:
+            self.send_soon(replace(record, status="KILLED"))
+            raise
 
-        Raises:
-            ConfigError: the tracking server refuses.
-        """
-        with self.open_run(name, parent=parent).ending() as run:
-            yield run
+    def _run(self, client: mlflow.MlflowClient, record: RunRecord) -> "_SentRun":
+        """The run of this key, if it has no other result than the record, else a new one."""
+        known = self._runs.get(record.key)
+        if known and (known.result in ("", record.result) or not record.result):
+            return known
+        found = client.search_runs([self._experiment], f"tags.`{KEY_TAG}` = '{record.key}'")
+        fitting = [run for run in map(_SentRun, found) if run.result in ("", record.result)]
+        run = max(fitting, key=lambda run: run.result, default=None)
+        self._runs[record.key] = run or self._made(client, record)
+        return self._runs[record.key]
 
-    def known_id(self, key: str) -> str:
-        """MLflow's id of the run made with this key; the key itself as long as the server has not answered."""
-        return self._sender.ids.get(key, key)
+    def _made(self, client: mlflow.MlflowClient, record: RunRecord) -> "_SentRun":
+        tags = _origin() | {KEY_TAG: record.key}
+        if record.parent:
+            tags["mlflow.parentRunId"] = self._run(client, record.parent).id
+        return _SentRun(client.create_run(self._experiment, _milliseconds(record.started), tags, record.name))
 
-    def tell(self, call: Call) -> None:
-        """Send a call after all that was kept, or keep it too if the server is away.
-
-        Raises:
-            ConfigError: the tracking server refuses.
-        """
-        if time.monotonic() >= self._silent_until:
+    def _send_waiting(self) -> None:
+        while self._waiting and time.monotonic() >= self._silent_until:
             try:
-                self.catch_up()
-                self._send(call)
-                return
+                self.send(self._waiting[0])
             except ServerAway as error:
-                self._note_absence(error)
-        self._journal.append(call)
+                self._warn(error)
+                self._silent_until = time.monotonic() + RETRY_SECONDS
+                return
+            except ConfigError as error:
+                self._warn(error)
+            self._waiting.popleft()
 
-    def catch_up(self) -> None:
-        """Send what was kept; what the server refuses is reported and left out.
+    def _warn(self, error: ConfigError) -> None:
+        later = f"; `dllm2rec track {self._output}` sends later what is missing" if self._output else ""
+        if not self._warned:
+            print(f"dllm2rec: {error}: the work goes on{later}", file=sys.stderr)
+        self._warned = True
 
-        Raises:
-            ServerAway: the server does not answer; everything stays kept.
-            ConfigError: the experiment cannot be opened.
-        """
-        if self._experiment is None:
-            with self.answering() as client:
-                self._experiment = _open_experiment(client, self.uri, self._name)
-        with self._journal.pending() as calls:
-            for call in calls:
-                try:
-                    self._send(call, again=True)
-                except ServerAway:
-                    raise
-                except ConfigError as error:
-                    print(f"dllm2rec: not sent: {error}", file=sys.stderr)
 
-    def _send(self, call: Call, again: bool = False) -> None:
-        with self.answering() as client:
-            self._sender.send(client, self._experiment or "", call, again)
+class _SentRun:
+    """A run as far as it is known to be at the server."""
 
-    def _note_absence(self, error: ServerAway) -> None:
-        if not self._silent_until:
-            print(f"dllm2rec: {error}: kept in {self._journal.file} and sent when it answers", file=sys.stderr)
-        self._silent_until = time.monotonic() + RETRY_SECONDS
+    def __init__(self, run: Run) -> None:
+        self.id: str = run.info.run_id
+        self.result: str = run.data.tags.get(RESULT_TAG, "")
+        self._status: str = run.info.status
+        self._params, self._tags, self._metrics = run.data.params, run.data.tags, run.data.metrics
+        self._steps: dict[str, set[int]] = {}
+
+    def add(self, client: mlflow.MlflowClient, record: RunRecord) -> None:
+        """Send what the run lacks; the result comes last."""
+        points = [(name, value, step) for step, at in record.curve for name, value in _named(at).items()]
+        points = [(name, value, step) for name, value, step in points if step not in self._known(client, name)]
+        points += [(name, value, 0) for name, value in _new(_named(record.metrics), self._metrics).items()]
+        params = {name: value for name, value in flatten(record.params).items() if name not in self._params}
+        tags = _new(_named(record.tags), self._tags)
+        now = _milliseconds(record.ended)
+        self._log(client, "metrics", [Metric(name, value, now, step) for name, value, step in points])
+        self._log(client, "params", [Param(*param) for param in params.items()])
+        self._log(client, "tags", [RunTag(*tag) for tag in tags.items()])
+        for path in record.artifacts:
+            if path.is_dir():
+                client.log_artifacts(self.id, str(path), path.name)
+            else:
+                client.log_artifact(self.id, str(path))
+        if record.status != self._status:
+            if record.status == "RUNNING":
+                client.update_run(self.id, record.status)
+            else:
+                client.set_terminated(self.id, record.status, now)
+        if record.result:
+            client.set_tag(self.id, RESULT_TAG, record.result)
+        for name, value, step in points:
+            self._metrics[name] = value
+            self._known(client, name).add(step)
+        self._params |= params
+        self._tags |= tags
+        self._status, self.result = record.status, record.result
+
+    def _known(self, client: mlflow.MlflowClient, name: str) -> set[int]:
+        """Steps of a metric that are at the server."""
+        if name not in self._steps:
+            history = client.get_metric_history(self.id, name) if name in self._metrics else []
+            self._steps[name] = {point.step for point in history}
+        return self._steps[name]
+
+    def _log(self, client: mlflow.MlflowClient, kind: str, entities: Sequence[object]) -> None:
+        for at in range(0, len(entities), _MOST_PER_REQUEST):
+            client.log_batch(self.id, **{kind: entities[at : at + _MOST_PER_REQUEST]})
 
 
 def absolute_uri(uri: str) -> str:
     """A relative SQLite path made absolute, so that processes started elsewhere find the same file."""
     return f"{_SQLITE}{Path(uri.removeprefix(_SQLITE)).absolute()}" if uri.startswith(_SQLITE) else uri
+
+
+def _origin() -> dict[str, str]:
+    """Tags that say which code makes a run."""
+    commit = get_git_commit(__file__)
+    tags = {f"version.{package}": version(package) for package in _PACKAGES} | {"mlflow.source.name": "dllm2rec"}
+    return tags | ({"mlflow.source.git.commit": commit} if commit else {})
 
 
 def _open_experiment(client: mlflow.MlflowClient, uri: str, name: str) -> str:
@@ -171,7 +254,33 @@ def _open_experiment(client: mlflow.MlflowClient, uri: str, name: str) -> str:
 
 def _check_sqlite(uri: str) -> None:
     """MLflow itself would try for minutes to open a file that cannot be opened."""
-    path = Path(uri.removeprefix(_SQLITE))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with contextlib.closing(sqlite3.connect(path)) as connection:
-        connection.execute("PRAGMA schema_version")
+    if uri.startswith(_SQLITE):
+        file = Path(uri.removeprefix(_SQLITE))
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with closing(sqlite3.connect(file)) as connection:
+            connection.execute("PRAGMA schema_version")
+
+
+def _fault(error: BaseException) -> tuple[type[ConfigError], str]:
+    """Whether a store does not answer or refuses, and its words on one line."""
+    chain = [error]
+    while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None:
+        chain.append(cause)
+    # A malformed address is a ValueError too.
+    if any(isinstance(one, RequestException | OperationalError) and not isinstance(one, ValueError) for one in chain):
+        return ServerAway, f"no server answers there ({' '.join(str(chain[-1]).split())})"
+    words = " ".join(str(getattr(error, "orig", error)).split())
+    remedy = ": start it with `mlflow server --allowed-hosts HOSTS`" if "Invalid Host header" in words else ""
+    return ConfigError, words + remedy
+
+
+def _named(values: Mapping[str, V]) -> dict[str, V]:
+    return {metric_name(name): value for name, value in values.items()}
+
+
+def _new(values: Mapping[str, V], known: Mapping[str, V]) -> dict[str, V]:
+    return {name: value for name, value in values.items() if known.get(name) != value}
+
+
+def _milliseconds(seconds: float) -> int:
+    return int((seconds or time.time()) * 1000)

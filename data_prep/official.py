@@ -1,45 +1,35 @@
-"""The official code's data files: ``train_data.df``, ``val_data.csv``, ``test_data.csv``, ``data_statis.df``.
+"""The official code's data files: the rows ``train_data``, ``val_data``, ``test_data``, and ``data_statis``.
 
 Each row has ``seq`` (item numbers, oldest first, padded on the right with the number of items), ``len_seq`` and
-``next``. The frames are pickles; they are read with an unpickler that makes data frames and nothing else.
+``next``. A file may be Parquet, CSV (``seq`` as ``[1, 2]``) or, as the official code has two of them, a pickled data
+frame (``.df``).
 """
 
-import ast
+import json
 import pickle
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from cluster.errors import DataError
 from data_prep.log import Ints
 from data_prep.reading import read_rows, read_titles, shards
-from data_prep.schema import ITEMS, ITEMS_FILE, SEQUENCES, SPLITS, Split, shard_name
+from data_prep.schema import SEQUENCES, SPLITS, Split
+from data_prep.shards import write_items, write_shards
 
-FILES: dict[Split, str] = {"train": "train_data.df", "validation": "val_data.csv", "test": "test_data.csv"}
-STATISTICS_FILE, ITEM_NUMBER = "data_statis.df", "item_num"
+FILES: dict[Split, str] = {"train": "train_data", "validation": "val_data", "test": "test_data"}
+STATISTICS_FILE, ITEM_NUMBER = "data_statis", "item_num"
 COLUMNS = ["seq", "len_seq", "next"]
-
-_RENAMED = {("pandas.core.indexes.numeric", "Int64Index"): ("pandas", "Index")}
-_ALLOWED = {
-    "pandas": {"DataFrame", "Index", "RangeIndex", "StringDtype"},
-    "pandas.arrays": {"ArrowStringArray"},
-    "pandas.core.frame": {"DataFrame"},
-    "pandas.core.indexes.base": {"Index", "_new_Index"},
-    "pandas.core.indexes.range": {"RangeIndex"},
-    "pandas.core.internals.managers": {"BlockManager"},
-    "pandas._libs.internals": {"_unpickle_block"},
-    "numpy": {"dtype", "ndarray"},
-    "numpy._core.multiarray": {"_reconstruct", "scalar"},
-    "numpy._core.numeric": {"_frombuffer"},
-    "pyarrow.lib": {"_restore_array", "py_buffer", "type_for_alias"},
-    "builtins": {"bytearray", "slice"},
-    "_codecs": {"encode"},
+READERS: dict[str, Callable[[Path], pd.DataFrame]] = {
+    ".parquet": pd.read_parquet,
+    ".csv": pd.read_csv,
+    ".df": pd.read_pickle,
 }
+DAMAGED = (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError, ImportError, EOFError)
 
 
 @dataclass
@@ -59,96 +49,79 @@ class Official:
     splits: dict[Split, OfficialRows]
 
 
-class FrameUnpickler(pickle.Unpickler):
-    """Refuses everything but the parts of a pandas data frame, since a pickle may name any function to call."""
-
-    def find_class(self, module: str, name: str) -> Any:  # noqa: ANN401  # whatever the pickle names
-        """Import a part of a data frame.
-
-        Raises:
-            pickle.UnpicklingError: it is something else.
-        """
-        module = module.replace("__builtin__", "builtins").replace("numpy.core", "numpy._core")
-        module, name = _RENAMED.get((module, name), (module, name))
-        if name not in _ALLOWED.get(module, ()):
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which no data frame needs")
-        return super().find_class(module, name)
-
-
-def read_official(directory: Path) -> Official:
+def read_official(directory: Path, trust_pickles: bool) -> Official:
     """Read and check the four files.
 
     Raises:
-        DataError: a file is absent, damaged or unsafe, or a row does not fit; names file and row.
+        DataError: a file is absent, damaged or a pickle that is not trusted, or a row does not fit; names file and row.
     """
-    statistics = read_frame(directory / STATISTICS_FILE)
+    file, statistics = read_frame(directory, STATISTICS_FILE, trust_pickles)
     if ITEM_NUMBER not in statistics or not len(statistics):
-        raise DataError(f"{directory / STATISTICS_FILE} has no `{ITEM_NUMBER}`: write it with the number of items")
+        raise DataError(f"{file} has no `{ITEM_NUMBER}`: write it with the number of items")
     items = int(statistics[ITEM_NUMBER].iloc[0])
-    return Official(items, {split: _read_rows(directory / file, items) for split, file in FILES.items()})
+    return Official(
+        items, {split: _rows(*read_frame(directory, name, trust_pickles), items) for split, name in FILES.items()}
+    )
 
 
-def read_frame(file: Path) -> pd.DataFrame:
-    """A pickled data frame.
+def read_frame(directory: Path, name: str, trust_pickles: bool) -> tuple[Path, pd.DataFrame]:
+    """The file of this name, Parquet before CSV before a pickle, and its data frame.
 
     Raises:
-        DataError: the file is absent, damaged, or holds anything but a data frame.
+        DataError: there is none, it is damaged, or it is a pickle that is not trusted.
     """
+    file = next((file for suffix in READERS if (file := directory / f"{name}{suffix}").is_file()), None)
+    if file is None:
+        raise DataError(f"{directory} holds no {' or '.join(name + suffix for suffix in READERS)}: check --files")
+    if file.suffix == ".df" and not trust_pickles:
+        convert = f"import pandas; pandas.read_pickle('{file}').to_parquet('{file.with_suffix('.parquet')}')"
+        raise DataError(
+            f"{file} is a pickle, and a pickle can run any program when it is read: if you trust it, add "
+            f'--trust-pickles True or write it as Parquet: python -c "{convert}"'
+        )
     try:
-        with file.open("rb") as stream:
-            frame = FrameUnpickler(stream).load()
-    except OSError as error:
-        raise DataError(f"{file} cannot be read ({error.strerror}): check --files") from error
-    except Exception as error:
-        reason = " ".join(str(error).split())[:200]
-        raise DataError(f"{file} is not a pickled data frame: {reason}") from error
+        frame = READERS[file.suffix](file)
+    except (*DAMAGED, pickle.UnpicklingError) as error:
+        raise DataError(f"{file} cannot be read: {' '.join(str(error).split())[:200]}: write it again") from error
     if not isinstance(frame, pd.DataFrame):
         raise DataError(f"{file} holds a {type(frame).__name__}, not a data frame")
-    return frame
+    return file, frame
 
 
 def write_dataset(official: Official, titles: list[str], directory: Path, rows_per_shard: int) -> None:
     """Write items and sequences of a data set; row ids count on over train, validation and test."""
     train_count = np.bincount(official.splits["train"].target, minlength=official.items)
-    index = np.arange(official.items, dtype=np.int32)
-    columns = {"item_index": index, "item_id": index.astype(str), "title": titles, "train_count": train_count}
-    pq.write_table(pa.table(columns, schema=ITEMS), directory / ITEMS_FILE)
+    write_items(directory, list(map(str, range(official.items))), titles, train_count)
     first = 0
     for split, rows in official.splits.items():
-        folder = directory / "sequences" / split
-        folder.mkdir(parents=True)
-        table = _sequences(rows, first)
-        for number, start in enumerate(range(0, len(table), rows_per_shard)):
-            pq.write_table(table.slice(start, rows_per_shard), folder / shard_name(number))
-        first += len(table)
+        write_shards(_sequences(rows, first), directory / "sequences" / split, rows_per_shard)
+        first += len(rows.target)
 
 
 def write_official(dataset: Path, directory: Path) -> None:
-    """Write a data set's rows as the official files, with item indices as item numbers."""
+    """Write a data set's rows as the official files, with item indices as item numbers.
+
+    What the official code reads as pickles stands as Parquet beside them, for programs that do not trust pickles.
+    """
     items = len(read_titles(dataset))
     splits = {split: _official_rows(dataset, split) for split in SPLITS}
     length = max(len(history) for rows in splits.values() for history in rows.history)
+    frames = {STATISTICS_FILE: pd.DataFrame([[length, items]], columns=["seq_size", ITEM_NUMBER])}
     for split, rows in splits.items():
-        frame = pd.DataFrame(
-            {
-                "seq": [history + [items] * (length - len(history)) for history in rows.history],
-                "len_seq": list(map(len, rows.history)),
-                "next": rows.target.astype(np.int64),
-            }
-        )
-        # Names as objects, not pandas' own strings, which older pandas cannot unpickle.
-        frame.columns = pd.Index(COLUMNS, dtype=object)
-        if split == "train":
-            frame.to_pickle(directory / FILES[split])
+        padded = [history + [items] * (length - len(history)) for history in rows.history]
+        columns = (padded, map(len, rows.history), rows.target.astype(np.int64))
+        frames[FILES[split]] = pd.DataFrame(dict(zip(COLUMNS, map(list, columns), strict=True)))
+    for name, frame in frames.items():
+        if name in (FILES["train"], STATISTICS_FILE):
+            frame.to_parquet(directory / f"{name}.parquet", index=False)
+            # Names as objects, not pandas' own strings, which older pandas cannot unpickle.
+            frame.columns = pd.Index(frame.columns, dtype=object)
+            frame.to_pickle(directory / f"{name}.df")
         else:
-            frame.to_csv(directory / FILES[split], index=False)
-    statistics = pd.DataFrame([[length, items]])
-    statistics.columns = pd.Index(["seq_size", ITEM_NUMBER], dtype=object)
-    statistics.to_pickle(directory / STATISTICS_FILE)
+            frame.to_csv(directory / f"{name}.csv", index=False)
 
 
-def _read_rows(file: Path, items: int) -> OfficialRows:
-    frame = read_frame(file) if file.suffix == ".df" else _read_csv(file)
+def _rows(file: Path, frame: pd.DataFrame, items: int) -> OfficialRows:
     missing = [name for name in COLUMNS if name not in frame]
     if missing:
         raise DataError(f"{file} has no column `{missing[0]}`, only {', '.join(map(str, frame.columns))}")
@@ -156,22 +129,15 @@ def _read_rows(file: Path, items: int) -> OfficialRows:
     targets = np.empty(len(frame), dtype=np.int64)
     for row, (seq, length, target) in enumerate(frame[COLUMNS].itertuples(index=False, name=None)):
         try:
-            numbers = [int(item) for item in (ast.literal_eval(seq) if isinstance(seq, str) else seq)][: int(length)]
+            numbers = [int(item) for item in (json.loads(seq) if isinstance(seq, str) else seq)][: int(length)]
             targets[row] = int(float(target))
-        except (ValueError, TypeError, SyntaxError) as error:
+        except (ValueError, TypeError) as error:
             raise DataError(f"{file}, row {row}: `seq`, `len_seq` or `next` is not made of whole numbers") from error
         strange = next((item for item in [*numbers, int(targets[row])] if not 0 <= item < items), None)
         if strange is not None:
             raise DataError(f"{file}, row {row}: item {strange} is not in 0 … {items - 1} (`{ITEM_NUMBER}` {items})")
         history.append(numbers)
     return OfficialRows(history, targets)
-
-
-def _read_csv(file: Path) -> pd.DataFrame:
-    try:
-        return pd.read_csv(file)
-    except (OSError, ValueError) as error:
-        raise DataError(f"{file} cannot be read: {' '.join(str(error).split())[:200]}") from error
 
 
 def _sequences(rows: OfficialRows, first: int) -> pa.Table:

@@ -18,7 +18,7 @@ from data_prep.rawfiles import RawTable
 from data_prep.schema import SPLITS
 from data_prep.sequences import select_rows
 from data_prep.shards import write_items, write_sequences
-from data_prep.splits import check_cut_points, split_rows
+from data_prep.splits import TRAIN, check_cut_points, split_rows
 
 READERS = {
     "recbole": recbole.read,
@@ -47,7 +47,8 @@ def prepare(config: PrepareConfig) -> Path:
         say(f"prepare: {len(log.user):,} interactions, {len(catalogue.ids):,} items kept")
         rows = select_rows(log, config.rows)
         splits = split_rows(config.split, rows, log.timestamp[rows.target], config.cut_points)
-        write_items(draft.path, catalogue, log, rows, splits)
+        train_count = np.bincount(log.item[rows.target[splits == TRAIN]], minlength=len(catalogue.ids))
+        write_items(draft.path, catalogue.ids, catalogue.titles, train_count)
         say(f"prepare: writing {len(splits):,} rows")
         write_sequences(draft.path, log, rows, splits, config.max_history, config.rows_per_shard)
         split_counts = dict(zip(SPLITS, np.bincount(splits).tolist(), strict=True))

@@ -1,31 +1,30 @@
 """Writes a data set's Parquet files (schema.py)."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data_prep.catalogue import Catalogue
 from data_prep.log import Ints, Log
 from data_prep.schema import ITEMS, ITEMS_FILE, SPLITS, shard_name
 from data_prep.sequences import Rows, sequence_table
-from data_prep.splits import TRAIN, Splits
+from data_prep.splits import Splits
 
 
-def write_items(directory: Path, catalogue: Catalogue, log: Log, rows: Rows, splits: Splits) -> None:
-    """Write the catalogue with how often each item is a target in train."""
-    count = len(catalogue.ids)
-    table = pa.table(
-        {
-            "item_index": np.arange(count, dtype=np.int32),
-            "item_id": catalogue.ids,
-            "title": catalogue.titles,
-            "train_count": np.bincount(log.item[rows.target[splits == TRAIN]], minlength=count),
-        },
-        schema=ITEMS,
-    )
-    pq.write_table(table, directory / ITEMS_FILE)
+def write_items(directory: Path, item_ids: Sequence[str], titles: Sequence[str], train_count: Ints) -> None:
+    """Write the catalogue; all by item index, ``train_count`` says how often each item is a target in train."""
+    index = np.arange(len(item_ids), dtype=np.int32)
+    columns = {"item_index": index, "item_id": item_ids, "title": titles, "train_count": train_count}
+    pq.write_table(pa.table(columns, schema=ITEMS), directory / ITEMS_FILE)
+
+
+def write_shards(table: pa.Table, folder: Path, rows_per_shard: int) -> None:
+    """Write a table in shards of ``rows_per_shard`` rows."""
+    folder.mkdir(parents=True)
+    for number, start in enumerate(range(0, len(table), rows_per_shard)):
+        pq.write_table(table.slice(start, rows_per_shard), folder / shard_name(number))
 
 
 def write_sequences(

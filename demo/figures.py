@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 
 import pyarrow.parquet as pq
 from safetensors import safe_open
@@ -13,6 +13,7 @@ from safetensors import safe_open
 from cluster.storage import Manifest, read_manifest
 from cluster.text import aligned
 from data_prep.schema import ITEMS_FILE
+from tune.report import mean_text
 
 COLUMNS = {"hr@5": "HR@5", "hr@20": "HR@20", "ndcg@5": "NDCG@5", "ndcg@20": "NDCG@20", "unseen_hr@20": "HR@20 unseen"}
 """Test metrics and their headings; the last counts the rows alone whose target no training row has."""
@@ -36,9 +37,7 @@ class Figures:
     def cell(self, metric: str) -> str:
         """Mean, with the standard deviation where there are several seeds."""
         values = self.metrics[metric]
-        if math.isnan(values[0]):
-            return "–"
-        return f"{mean(values):.4f}" + (f" ± {stdev(values):.4f}" if len(values) > 1 else "")
+        return "–" if math.isnan(values[0]) else mean_text(values)
 
 
 def teacher_figures(name: str, labels: Path, dataset: Path, model: Path) -> Figures:
@@ -71,13 +70,13 @@ def student_figures(name: str, directories: Sequence[Path]) -> Figures:
 
 def render(lines: Sequence[Figures]) -> str:
     """The table as text."""
-    header = ["", *COLUMNS.values(), "test s", "parameters"]
-    return aligned([header, *map(row, lines)])
+    return aligned(table(lines))
 
 
-def row(line: Figures) -> list[str]:
-    """One line's cells."""
-    return [line.name, *map(line.cell, COLUMNS), f"{mean(line.seconds):.2f}", f"{line.parameters:,}"]
+def table(lines: Sequence[Figures]) -> list[list[str]]:
+    """The table's cells, header first."""
+    rows = [[one.name, *map(one.cell, COLUMNS), f"{mean(one.seconds):.2f}", f"{one.parameters:,}"] for one in lines]
+    return [["", *COLUMNS.values(), "test s", "parameters"], *rows]
 
 
 def _figures(name: str, manifests: list[Manifest], parameters: int) -> Figures:

@@ -14,7 +14,7 @@ from student_train.config import TrainConfig
 from teacher_infer.config import LabelConfig
 from teacher_infer.locate import MINILM
 from teacher_train.config import TrainTeacherConfig
-from tune.config import TuneConfig
+from tune.config import TuneConfig, without_unused
 
 C = TypeVar("C", bound=Config)
 
@@ -75,7 +75,7 @@ def plan(demo: DemoConfig) -> Pipeline:
     tune = None
     if demo.search:
         tune = section(TuneConfig, "tune", output=folder["search"], register_as=demo.register_as, **shared)
-        tune = tune.model_copy(update={"train": base, "tracking": demo.tracking})
+        tune = tune.model_copy(update={"train": without_unused(base), "tracking": demo.tracking})
     return Pipeline(prepare, train_teacher, labels, _students(demo, base, folder["students"]), tune)
 
 

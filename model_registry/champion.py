@@ -8,7 +8,7 @@ and gives it to the best of those that claim the same place. The last to look se
 import math
 
 from cluster.errors import ModelError
-from cluster.run import metric_name
+from cluster.run_record import metric_name
 from model_registry.versions import ModelVersion, Registry
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"

@@ -12,12 +12,13 @@ import pandas as pd
 
 from cluster.console import say
 from cluster.errors import ModelError
+from cluster.run_record import RunRecord
 from cluster.storage import Manifest, fingerprint, output_directory, read_manifest
 from cluster.tracking import Tracker
 from model_registry.versions import ModelVersion, Registry, ServedModel
 
 # isort: split
-# cluster.mlflow_client sets the environment that MLflow reads when it is imported.
+# cluster.tracking sets the environment that MLflow reads when it is imported.
 from mlflow.models import ModelSignature
 from mlflow.types import ParamSchema, ParamSpec, Schema
 from mlflow.types.schema import Array, ColSpec, DataType
@@ -27,6 +28,7 @@ from data_prep.schema import STUDENT_WEIGHTS_FILE
 from model_registry.champion import name_challenger
 from model_registry.config import RegisterConfig
 from student_serve.recommender import ITEMS_FILE, MODEL_FILE, Recommender
+from student_train.student_run import student_run
 
 SCRIPT = Path(student_serve.__file__).with_name("pyfunc_model.py")
 STUDENT_ARTIFACT = "student"
@@ -66,11 +68,11 @@ def register(config: RegisterConfig) -> Path:
     return config.output
 
 
-def register_student(tracker: Tracker, directory: Path, name: str, parent: str | None = None) -> ModelVersion:
+def register_student(tracker: Tracker, directory: Path, name: str, parent: RunRecord | None = None) -> ModelVersion:
     """Register a student as the next version of ``name``: signature, example, metrics, fingerprints as tags.
 
-    The version is the output of a run of its own, nested under the run ``parent`` if given, that records the
-    student's config and metrics.
+    The version is an output of the run of the student's training, which is sent, under the run ``parent`` if given,
+    where it is missing.
 
     Raises:
         StaleInputError: the directory holds no finished student.
@@ -81,15 +83,12 @@ def register_student(tracker: Tracker, directory: Path, name: str, parent: str |
     manifest = read_manifest(directory, "train")
     if fingerprint(directory) != manifest.fingerprint:
         raise ModelError(f"{directory} was changed after it was written: run `dllm2rec train` again")
-    tags = student_tags(manifest)
-    with _served(directory) as model, tracker.run(f"student {name}", parent=parent) as run:
-        run.log_params(manifest.config)
-        run.log_metrics(manifest.metrics)
-        run.set_tags(tags)
-        registry = Registry(tracker)
-        made = registry.register(run, name, model, tags)
-        name_challenger(registry, name)
-        return made
+    registry = Registry(tracker)
+    with _served(directory) as model:
+        run_id = tracker.send(student_run(directory, parent))
+        made = registry.register(run_id, name, model, student_tags(manifest))
+    name_challenger(registry, name)
+    return made
 
 
 def pull_student(registry: Registry, model: ModelVersion, folder: Path) -> Path:

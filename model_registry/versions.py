@@ -11,9 +11,8 @@ from typing import Any
 import pandas as pd
 
 from cluster.errors import ModelError
-from cluster.mlflow_client import MlflowException, mlflow
-from cluster.run import Run, metric_name
-from cluster.tracking import Tracker
+from cluster.run_record import metric_name
+from cluster.tracking import MlflowException, Tracker, mlflow
 
 _MODEL_URI = re.compile(r"models:/(?P<name>[^/@]+)(@(?P<alias>[\w\-]+)|/(?P<version>[1-9]\d*))")
 
@@ -49,17 +48,15 @@ class Registry:
     def __init__(self, tracker: Tracker) -> None:
         self._tracker = tracker
 
-    def register(self, run: Run, name: str, model: ServedModel, tags: Mapping[str, str]) -> ModelVersion:
-        """Store a model as an output of ``run`` and as the next version of the registered model ``name``.
+    def register(self, run_id: str, name: str, model: ServedModel, tags: Mapping[str, str]) -> ModelVersion:
+        """Store a model as an output of a run and as the next version of the registered model ``name``.
 
         Raises:
             ConfigError: the tracking server does not answer or refuses the name.
         """
-        # So that the run is known there, should it have been opened while the server was away.
-        self._tracker.catch_up()
         named = {metric_name(key): value for key, value in tags.items()}
-        with self._tracker.answering(), contextlib.redirect_stderr(io.StringIO()):
-            with mlflow.start_run(run_id=run.id):
+        with self._tracker.client(), contextlib.redirect_stderr(io.StringIO()):
+            with mlflow.start_run(run_id=run_id):
                 logged = mlflow.pyfunc.log_model(
                     name=name,
                     python_model=str(model.script),
@@ -79,7 +76,7 @@ class Registry:
             ModelError: there is no such model.
             ConfigError: the tracking server does not answer.
         """
-        with self._tracker.answering() as client:
+        with self._tracker.client() as client:
             known = client.search_model_versions(f"name = '{name}'")
         if not known:
             raise ModelError(
@@ -109,7 +106,7 @@ class Registry:
             ConfigError: the tracking server does not answer.
         """
         self.version(name)
-        with self._tracker.answering() as client:
+        with self._tracker.client() as client:
             number = client.get_registered_model(name).aliases.get(alias)
         return None if number is None else self.version(name, int(number))
 
@@ -119,7 +116,7 @@ class Registry:
         Raises:
             ConfigError: the tracking server does not answer.
         """
-        with self._tracker.answering() as client:
+        with self._tracker.client() as client:
             try:
                 client.set_registered_model_alias(model.name, alias, str(model.version))
             except MlflowException:
@@ -132,7 +129,7 @@ class Registry:
         Raises:
             ConfigError: the tracking server does not answer.
         """
-        with self._tracker.answering() as client:
+        with self._tracker.client() as client:
             client.delete_registered_model_alias(name, alias)
 
     def set_tag(self, model: ModelVersion, key: str, value: str | None) -> None:
@@ -141,7 +138,7 @@ class Registry:
         Raises:
             ConfigError: the tracking server does not answer.
         """
-        with self._tracker.answering() as client:
+        with self._tracker.client() as client:
             if value is None:
                 client.delete_model_version_tag(model.name, str(model.version), key)
             else:
@@ -188,7 +185,7 @@ class Registry:
             ConfigError: the tracking server does not answer.
         """
         uri = "/".join(filter(None, (f"models:/{model.name}/{model.version}", file)))
-        with self._tracker.answering():
+        with self._tracker.client():
             try:
                 path = Path(mlflow.artifacts.download_artifacts(uri, dst_path=str(folder)))
                 if not path.exists():

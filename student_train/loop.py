@@ -65,6 +65,68 @@ OnEvaluation = Callable[[TrainerState, Callable[[Path], None]], bool]
 the training, and all workers have to agree on it."""
 
 
+class Trainer:
+    """One training, evaluation by evaluation; on several workers every call is collective."""
+
+    def __init__(self, config: TrainConfig, data: TrainingData, resume: Path | None = None) -> None:
+        """Build the model and its engine.
+
+        Args:
+            config: what to train and how.
+            data: this worker's rows, and what they are scored with.
+            resume: checkpoint directory to resume from.
+        """
+        self.config, self.data = config, data
+        self.model = build(config, data)
+        trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        optimizer = torch.optim.AdamW(trained, config.learning_rate, weight_decay=config.weight_decay)
+        self._engine = Engine(self.model, optimizer, config.deepspeed, config.batch_size, config.weight_average)
+        self.state = TrainerState(**self._engine.load(resume)) if resume else TrainerState()
+        # A search may resume from a checkpoint with others than stand in it.
+        self._engine.set_learning_rate(config.learning_rate)
+        self._engine.set_weight_decay(config.weight_decay)
+        self._loss = TrainingLoss(config, data.train_count, self._engine.device)
+        self._without_teacher = _yardstick(self._engine, config, data)
+
+    @property
+    def ended(self) -> bool:
+        """Whether epochs or patience ran out."""
+        return self.state.epoch >= self.config.epochs or out_of_patience(self.state, self.config)
+
+    def advance(self) -> None:
+        """Train until the next evaluation, and record it in ``state``.
+
+        Raises:
+            TrainingError: loss or scores are not finite.
+        """
+        config, state, started = self.config, self.state, time.perf_counter()
+        loss = self._epoch()
+        while state.epoch % config.evaluate_every and state.epoch < config.epochs:
+            loss = self._epoch()
+        weights = fold(self._engine.state_dict(), self.model)
+        plain = plain_student(config, self.data, weights)
+        metrics = _validate(self._engine, plain, self.data.validation, config)
+        state.seconds += time.perf_counter() - started
+        state.record(metrics | {"loss": loss}, weights)
+
+    def save(self, directory: Path) -> None:
+        """Write a checkpoint into a directory."""
+        self._engine.save(directory, asdict(self.state))
+
+    def student(self) -> Student:
+        """The best student by validation NDCG@20, folded."""
+        return plain_student(self.config, self.data, self.state.best_weights).to(self._engine.device)
+
+    def _epoch(self) -> float:
+        """One more pass over the rows; returns its mean loss."""
+        config, data, state = self.config, self.data, self.state
+        state.epoch += 1
+        self._loss.teacher_weight = teacher_weight(config, data.teacher_ndcg, self._without_teacher, state.best)
+        self.model.set_embedding_weight(config.distillation.ed_weight * self._loss.teacher_weight)
+        steps = -(-data.total_rows // (data.world_size * config.batch_size))
+        return _epoch(self._engine, self._loss, data, steps, state.epoch)
+
+
 def fit(
     config: TrainConfig, data: TrainingData, on_evaluation: OnEvaluation, resume: Path | None = None
 ) -> tuple[Student, TrainerState]:
@@ -82,34 +144,12 @@ def fit(
     Raises:
         TrainingError: loss or scores are not finite.
     """
-    model = build(config, data)
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(trained, config.learning_rate, weight_decay=config.weight_decay)
-    engine = Engine(model, optimizer, config.deepspeed, config.batch_size, config.weight_average)
-    state = TrainerState(**engine.load(resume)) if resume else TrainerState()
-    # A search may go on from a checkpoint with others than stand in it.
-    engine.set_learning_rate(config.learning_rate)
-    engine.set_weight_decay(config.weight_decay)
-    training_loss = TrainingLoss(config, data.train_count, engine.device)
-    steps = -(-data.total_rows // (data.world_size * config.batch_size))
-    without = _yardstick(engine, config, data)
+    trainer = Trainer(config, data, resume)
     more = True
-    while more and state.epoch < config.epochs and not out_of_patience(state, config):
-        started = time.perf_counter()
-        state.epoch += 1
-        training_loss.teacher_weight = teacher_weight(config, data.teacher_ndcg, without, state.best)
-        model.set_embedding_weight(config.distillation.ed_weight * training_loss.teacher_weight)
-        loss = _epoch(engine, training_loss, data, steps, state.epoch)
-        if state.epoch % config.evaluate_every == 0 or state.epoch == config.epochs:
-            weights = fold(engine.state_dict(), model)
-            plain = plain_student(config, data, weights)
-            metrics = _validate(engine, plain, data.validation, config)
-            state.seconds += time.perf_counter() - started
-            state.record(metrics | {"loss": loss}, weights)
-            more = on_evaluation(state, lambda directory: engine.save(directory, asdict(state)))
-        else:
-            state.seconds += time.perf_counter() - started
-    return plain_student(config, data, state.best_weights).to(engine.device), state
+    while more and not trainer.ended:
+        trainer.advance()
+        more = on_evaluation(trainer.state, trainer.save)
+    return trainer.student(), trainer.state
 
 
 def teacher_weight(

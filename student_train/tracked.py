@@ -1,47 +1,39 @@
-"""A training as an MLflow run; imported only where one is asked for, since no worker needs MLflow."""
+"""A training that MLflow follows; imported only where one is asked for, since no worker needs MLflow."""
 
-import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from cluster.console import say
-from cluster.mlflow_client import ServerAway
-from cluster.storage import read_manifest
-from cluster.tracking import Tracker
+from cluster.live import Live, listening
+from cluster.ray_session import ray_session
+from cluster.tracking import ServerAway, Tracker
 from model_registry.register import register_student
 from student_train.config import TrainConfig
-from student_train.outcome import CURVE_FILE
-
-_BY_EPOCH = "validation_"
+from student_train.student_run import at_epoch, student_run, training_run
 
 
-def tracked(config: TrainConfig, inputs: Mapping[str, str], training: Callable[[], Path]) -> Path:
-    """Train, and record settings, fingerprints of the inputs, the metrics of every epoch and the final ones.
+def tracked(config: TrainConfig, inputs: Mapping[str, str], training: Callable[[Live], Path]) -> Path:
+    """Train while MLflow gets every evaluation as it comes, and register the student if that is asked for.
 
-    The student is registered if ``config.register_as`` names a model; a server that is away puts that off.
+    A server that is away stops nothing.
 
     Raises:
-        ConfigError: the tracking server refuses.
+        ConfigError: there is no usable store, or the server refuses at the start.
     """
-    tracker = Tracker(config.tracking)
-    with tracker.run(f"train {config.model.name}") as run:
-        run.log_params(config)
-        run.set_tags({f"fingerprint.{name}": value for name, value in inputs.items()})
-        output = training()
-        for record in json.loads((output / CURVE_FILE).read_text()):
-            epoch = record.pop("epoch")
-            named = {name if name == "loss" else f"{_BY_EPOCH}{name}": value for name, value in record.items()}
-            run.log_metrics(named, step=epoch)
-        final = read_manifest(output).metrics
-        run.log_metrics({f"best_{n}" if n.startswith(_BY_EPOCH) else n: value for n, value in final.items()})
+    run = training_run(config, inputs)
+    with Tracker(config.tracking, config.output) as tracker, tracker.running(run), ray_session(config.cluster):
+        with listening(lambda figures: tracker.send_soon(replace(run, curve=[at_epoch(figures)]))) as live:
+            output = training(live)
+        tracker.send_soon(student_run(output))
         if config.register_as:
-            say(_registered(tracker, output, config.register_as, run.id))
+            say(_registered(tracker, output, config.register_as))
     return output
 
 
-def _registered(tracker: Tracker, student: Path, name: str, parent: str) -> str:
+def _registered(tracker: Tracker, student: Path, name: str) -> str:
     try:
-        version = register_student(tracker, student, name, parent)
+        version = register_student(tracker, student, name)
     except ServerAway as error:
         return f"not registered ({error}): later, run `dllm2rec register --student {student} --name {name}`"
     return f"registered as {version.name} version {version.version}"

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from cluster.console import report, say
 from cluster.errors import ConfigError, StaleInputError
 from cluster.identity import digest
+from cluster.live import Live
 from cluster.ray_session import ray_session
 from cluster.storage import Manifest, check_free, check_made_from, fingerprint, output_directory, read_manifest
 from cluster.workers import Payload, checkpoint_storage, last_checkpoint, run_workers
@@ -42,13 +43,13 @@ def train(config: TrainConfig, start_from: Path | None = None) -> Path:
     check_free(config.output, "train", config.overwrite)
     inputs = check_inputs(config)
     if not (config.track or config.register_as):
-        return _train(config, inputs, start_from)
+        return _train(config, inputs, start_from, None)
     from student_train.tracked import tracked
 
-    return tracked(config, inputs, lambda: _train(config, inputs, start_from))
+    return tracked(config, inputs, lambda live: _train(config, inputs, start_from, live))
 
 
-def _train(config: TrainConfig, inputs: dict[str, str], start_from: Path | None) -> Path:
+def _train(config: TrainConfig, inputs: dict[str, str], start_from: Path | None, live: Live | None) -> Path:
     prepared = read_manifest(config.dataset, "prepare").config
     with (
         ray_session(config.cluster),
@@ -56,7 +57,8 @@ def _train(config: TrainConfig, inputs: dict[str, str], start_from: Path | None)
             config.output, verb="train", config=config, inputs=inputs, overwrite=config.overwrite
         ) as draft,
     ):
-        payload = {"config": config.model_dump(mode="json"), "start_from": str(start_from) if start_from else None}
+        start = str(start_from) if start_from else None
+        payload = {"config": config.model_dump(mode="json"), "start_from": start, "live": live}
         run_workers(
             train_worker,
             payload,
@@ -167,6 +169,8 @@ def train_worker(payload: Payload) -> None:
     def on_evaluation(state: TrainerState, save: Callable[[Path], None]) -> bool:
         if data.rank == 0:
             report(config.output.name, state.epoch, config.epochs, "epochs", progress_text(state))
+            if payload["live"]:
+                payload["live"].say(state.history[-1])
         if config.max_failures:
             with tempfile.TemporaryDirectory() as directory:
                 save(Path(directory))
@@ -179,7 +183,7 @@ def train_worker(payload: Payload) -> None:
             return
         start = Path(payload["start_from"]) if payload["start_from"] else None
         student, state = fit(config, data, on_evaluation, checkpoint or start)
-    if data.rank == 0:
+    if data.rank == 0 and state.epoch < config.epochs:
         report(config.output.name, state.epoch, config.epochs, "epochs", progress_text(state), finished=True)
     outcome = measure(config, data, student, state)
     ranks = validation_ranks(config, data, student)

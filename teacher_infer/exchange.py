@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from safetensors.torch import load_file, save_file
 
@@ -15,7 +14,8 @@ from cluster.storage import Draft, check_made_from, fingerprint, output_director
 from data_prep.delimited import read_columns
 from data_prep.official import Official, OfficialRows, read_official, write_dataset, write_official
 from data_prep.reading import read_titles
-from data_prep.schema import EMBEDDINGS_FILE, EMBEDDINGS_TENSOR, SPLITS, labels_schema, shard_name
+from data_prep.schema import EMBEDDINGS_FILE, EMBEDDINGS_TENSOR, SPLITS, labels_schema
+from data_prep.shards import write_shards
 from teacher_infer.exchange_config import ExportConfig, ImportConfig, ImportedLabels
 from teacher_infer.official import OfficialLabels, read_labels, write_labels
 from teacher_infer.stats import Stats, list_gains
@@ -24,17 +24,17 @@ TITLES_FILE = "titles.csv"
 
 
 def import_labels(config: ImportConfig) -> Path:
-    """Write OUTPUT/dataset and OUTPUT/labels, which the other verbs take as if prepare and teach had made them.
+    """Write OUTPUT/dataset and OUTPUT/labels, which the other verbs take as if prepare and label had made them.
 
     Train rows without history are dropped with their labels. The files hold no distance to the true item; where it is
     not in the list, the last distance of the list stands for it, which it cannot fall below.
 
     Raises:
-        DataError: a file is absent, damaged, unsafe, or does not fit the others.
+        DataError: a file is absent, damaged, an untrusted pickle, or does not fit the others.
         OutputError: the output directory holds something else.
     """
     teacher_files = config.teacher_files or config.files
-    official = read_official(config.files)
+    official = read_official(config.files, config.trust_pickles)
     labels = read_labels(teacher_files, len(official.splits["train"].target), official.items)
     titles = _titles(config.titles, official.items)
     dropped = _drop_empty_histories(official, labels)
@@ -54,13 +54,17 @@ def import_labels(config: ImportConfig) -> Path:
         with output_directory(draft.path / "labels", verb="label", config=taught, inputs=made_from) as directory:
             _write_labels(official.splits["train"], labels, directory, config.rows_per_shard)
         draft.counts |= dataset.counts | {"rows_without_history": dropped}
+        draft.metrics |= directory.metrics
     counted = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in draft.counts.items() if count)
-    say(f"{config.output}/dataset, {config.output}/labels: {counted}, lists of {labels.items.shape[1]}")
+    say(
+        f"{config.output}/dataset, {config.output}/labels: {counted}, lists of {labels.items.shape[1]}; on train rows "
+        f"the teacher has {_judged(official.splits['train'], labels.items)}"
+    )
     return config.output
 
 
 def export_labels(config: ExportConfig) -> Path:
-    """Write the official code's seven files and the titles.
+    """Write the official code's seven files, its pickles once more as Parquet, and the titles.
 
     Raises:
         StaleInputError: data set or labels are missing or do not belong together, or a train row has no label: the
@@ -112,8 +116,6 @@ def _drop_empty_histories(official: Official, labels: OfficialLabels) -> int:
 
 def _write_labels(rows: OfficialRows, labels: OfficialLabels, directory: Draft, rows_per_shard: int) -> None:
     save_file({EMBEDDINGS_TENSOR: labels.embeddings}, directory.path / EMBEDDINGS_FILE)
-    folder = directory.path / "labels" / "train"
-    folder.mkdir(parents=True)
     found = labels.items == rows.target[:, None]
     place = np.where(found.any(1), found.argmax(1), labels.items.shape[1] - 1)
     columns = {
@@ -123,10 +125,19 @@ def _write_labels(rows: OfficialRows, labels: OfficialLabels, directory: Draft, 
         "target_score": np.take_along_axis(labels.distances, place[:, None], 1)[:, 0],
         "text": [None] * len(rows.target),
     }
-    table = pa.table(columns, schema=labels_schema("distance"))
-    for number, start in enumerate(range(0, len(table), rows_per_shard)):
-        pq.write_table(table.slice(start, rows_per_shard), folder / shard_name(number))
-    gains = list_gains(torch.from_numpy(labels.items), torch.from_numpy(rows.target))
-    tally = Stats(rows=len(table), gains=gains)
-    directory.counts |= {"train": len(table), "items": len(labels.embeddings)}
-    directory.metrics |= {f"train_{name}": value for name, value in tally.metrics(labels.items.shape[1]).items()}
+    write_shards(pa.table(columns, schema=labels_schema("distance")), directory.path / "labels/train", rows_per_shard)
+    directory.counts |= {"train": len(rows.target), "items": len(labels.embeddings)}
+    directory.metrics |= {f"train_{name}": value for name, value in _teacher_metrics(rows, labels.items).items()}
+
+
+def _judged(rows: OfficialRows, items: np.ndarray) -> str:
+    """The teacher's hit rate in words, and whether its items seem to be counted from 1."""
+    name, value = next((n, v) for n, v in reversed(_teacher_metrics(rows, items).items()) if n.startswith("hr@"))
+    one_less = _teacher_metrics(rows, items - 1)[name]
+    suspicion = f", and {one_less:.4f} with every item number one less: count items from 0" if one_less > value else ""
+    return f"{name.upper()} {value:.4f}{suspicion}"
+
+
+def _teacher_metrics(rows: OfficialRows, items: np.ndarray) -> dict[str, float]:
+    gains = list_gains(torch.from_numpy(items), torch.from_numpy(rows.target))
+    return Stats(rows=len(items), gains=gains).metrics(items.shape[1])

@@ -12,7 +12,11 @@ class ImportConfig(Config):
     """Turn files of the official DLLM2Rec code into a data set (OUTPUT/dataset) and labels (OUTPUT/labels)."""
 
     files: Path = Field(
-        Path("data"), description="Directory of train_data.df, val_data.csv, test_data.csv and data_statis.df."
+        Path("data"),
+        description="Directory of train_data, val_data, test_data and data_statis, each as .parquet, .csv or .df.",
+    )
+    trust_pickles: bool = Field(
+        False, description="Read .df files, which are pickles: a pickle can run any program when it is read."
     )
     teacher_files: Path | None = Field(
         None,
@@ -28,7 +32,7 @@ class ImportConfig(Config):
 
 
 class ImportedLabels(Config):
-    """What the manifest of imported labels says of them, as that of ``teach`` would."""
+    """What the manifest of imported labels says of them, as that of ``label`` would."""
 
     teacher: str = Field("", description="Directory of the teacher's files.")
     ranking: str = Field("imported", description="How the teacher ranked: not known here.")

@@ -42,7 +42,7 @@ def read_labels(directory: Path, rows: int, items: int) -> OfficialLabels:
         items: items, which the embeddings must be of.
 
     Raises:
-        DataError: a file is absent, damaged or unsafe, or does not fit the rows or the items.
+        DataError: a file is absent, damaged or more than numbers, or does not fit the rows or the items.
     """
     numbers = _read_numbers(directory / RANKING, rows)
     lists = numbers.astype(np.int64)
@@ -54,8 +54,11 @@ def read_labels(directory: Path, rows: int, items: int) -> OfficialLabels:
     strange = np.argwhere((lists < 0) | (lists >= items) | (lists != numbers))
     if len(strange):
         row, place = strange[0]
-        raise DataError(f"{directory / RANKING}, line {row + 1}: {numbers[row, place]:g} is no item in 0 … {items - 1}")
-    return OfficialLabels(lists, distances, _read_embeddings(directory / EMBEDDINGS, items))
+        raise DataError(
+            f"{directory / RANKING}, line {row + 1}: {numbers[row, place]:g} is no item in 0 … {items - 1}: count "
+            "items from 0"
+        )
+    return OfficialLabels(lists, distances, read_embeddings(directory / EMBEDDINGS, items))
 
 
 def write_labels(labels: Path, rows: int, embeddings: Tensor, directory: Path) -> None:
@@ -94,7 +97,12 @@ def _read_numbers(file: Path, rows: int) -> np.ndarray:
     return numbers
 
 
-def _read_embeddings(file: Path, items: int) -> Tensor:
+def read_embeddings(file: Path, items: int) -> Tensor:
+    """Embeddings [N, E] of ``items`` items; of a saved file torch reads tensors only, nothing that runs.
+
+    Raises:
+        DataError: the file is absent, damaged, or holds anything else.
+    """
     try:
         embeddings = torch.load(file, map_location="cpu", weights_only=True)
     except OSError as error:

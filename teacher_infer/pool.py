@@ -11,6 +11,7 @@ from ray.data import ActorPoolStrategy
 from ray.data.exceptions import ExecutionTimeoutError
 from ray.exceptions import GetTimeoutError, RayActorError
 
+from cluster.console import quiet_libraries
 from cluster.errors import ClusterError, ConfigError, ModelError, UserError
 from cluster.resources import check_resources
 from teacher_infer.job import Job
@@ -69,6 +70,7 @@ def work_through(work: type[Work], job: Job, pieces: Sequence[Any]) -> Iterator[
     if not resources.autoscale:
         check_resources(f"{resources.workers} vLLM workers", asked, "lower --resources.workers")
     context = ray.data.DataContext.get_current()
+    quiet_libraries()
     context.enable_progress_bars = False
     context.wait_for_min_actors_s = config.placement_timeout
     context.execution_no_progress_timeout_s = config.progress_timeout

@@ -11,6 +11,7 @@ import torch
 from cluster.config import ClusterConfig, TrackingConfig
 from cluster.storage import output_directory
 from data_prep.schema import ITEMS, ITEMS_FILE, RANKS, RANKS_FILE
+from tests.mlflow_server import Listening, mlflow_server
 
 pytest_plugins = ["tests.teacher_fixtures"]
 # Second threads cost more than they bring to tensors of this size.
@@ -40,6 +41,13 @@ def new_store(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Tracking
         return TrackingConfig(uri=f"sqlite:///{copy}")
 
     return make
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Listening]:
+    """One MLflow server for all tests that need one."""
+    with mlflow_server(tmp_path_factory.mktemp("server")) as running:
+        yield running
 
 
 MakeStudent = Callable[..., Path]

@@ -1,5 +1,6 @@
 """The Python API, and the examples of its page as they are written."""
 
+import json
 import re
 from pathlib import Path
 
@@ -12,7 +13,9 @@ from cluster.errors import ConfigError, ModelError, StaleInputError
 from student_train.config import TrainConfig
 from tests.conftest import MakeStudent
 
-PAGE = (Path(__file__).parent.parent / "docs" / "python.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parent.parent
+PAGE = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
+NOTEBOOK = ROOT / "examples" / "quickstart.ipynb"
 
 
 @pytest.mark.engine
@@ -25,6 +28,20 @@ def test_the_page_runs_as_written(ray_local: None, tmp_path: Path, monkeypatch: 
     assert [len(titles) for titles in answer["titles"]] == [5, 5]
     assert not set(answer["titles"][0]) & set(namespace["history"])
     assert scores.shape == (1, len(student.titles))
+
+
+@pytest.mark.engine
+def test_the_notebook_runs_from_top_to_bottom(ray_local: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MPLBACKEND", "Agg")
+    namespace: dict[str, object] = {}
+    for cell in json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"]:
+        if cell["cell_type"] == "code":
+            exec("".join(cell["source"]), namespace)
+    table, answer = namespace["table"], namespace["answer"]
+    assert table["distilled"]["HR@20"] > table["plain"]["HR@20"]
+    assert table["distilled"]["HR@20 unseen"] > table["plain"]["HR@20 unseen"]
+    assert [len(titles) for titles in answer["titles"]] == [5, 5]
 
 
 def test_every_verb_is_a_function_and_every_config_a_class() -> None:

@@ -12,7 +12,8 @@ from dllm2rec import VERBS
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-CLUSTER = (ROOT / "docs" / "cluster.md").read_text(encoding="utf-8")
+PAGES = {path.name: path.read_text(encoding="utf-8") for path in sorted((ROOT / "docs").glob("*.md"))}
+DOCUMENTS = {"README.md": README, **PAGES}
 
 
 def blocks(text: str) -> str:
@@ -23,7 +24,7 @@ def commands(text: str) -> list[str]:
     return [line for line in blocks(text).splitlines() if line.startswith("dllm2rec ")]
 
 
-@pytest.mark.parametrize("command", [*commands(README), *commands(CLUSTER)])
+@pytest.mark.parametrize("command", [command for text in DOCUMENTS.values() for command in commands(text)])
 def test_a_command_of_the_documents_is_accepted(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     _, verb, *rest = shlex.split(command, comments=True)
@@ -34,7 +35,8 @@ def test_a_command_of_the_documents_is_accepted(command: str, monkeypatch: pytes
 
 
 def test_every_verb_is_shown() -> None:
-    assert {command.split()[1] for command in commands(README)} >= set(VERBS) - {"demo"}
+    shown = {command.split()[1] for text in DOCUMENTS.values() for command in commands(text)}
+    assert shown >= set(VERBS) - {"demo"}
 
 
 def test_make_targets_exist() -> None:
@@ -45,8 +47,12 @@ def test_make_targets_exist() -> None:
         assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE)
 
 
-def test_linked_files_exist() -> None:
-    links = re.findall(r"\]\(([^)#:]+)\)", README)
-    assert links
-    for link in links:
-        assert (ROOT / link).exists(), link
+def test_the_readme_is_short() -> None:
+    assert len(README.splitlines()) <= 120
+
+
+@pytest.mark.parametrize("name", [*DOCUMENTS, "CONTRIBUTING.md"])
+def test_linked_files_exist(name: str) -> None:
+    page = ROOT / name if (ROOT / name).exists() else ROOT / "docs" / name
+    for link in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):
+        assert (page.parent / link).exists(), link

@@ -1,45 +1,79 @@
-"""The end of a search: the best point trained in full and registered, beside a student without teacher or search."""
+"""The end of a search: the best setting trained in full and registered, beside a student without teacher or search."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from cluster.errors import ModelError, StaleInputError
+from pydantic import ValidationError
+from ray import tune as ray_tune
+
+from cluster.errors import ConfigError, ModelError, StaleInputError
 from cluster.identity import deciding
-from cluster.mlflow_client import ServerAway
+from cluster.run_record import RunRecord
 from cluster.storage import Manifest, read_manifest
-from cluster.tracking import Tracker
+from cluster.tracking import ServerAway, Tracker
 from model_registry.register import register_student
 from model_registry.versions import ModelVersion, Registry
 from student_train.config import TrainConfig
 from student_train.train import check_inputs, train
-from tune.checkpoints import CHECKPOINTS_FOLDER
 from tune.config import TuneConfig
-from tune.outcome import Outcome
-from tune.run import trial_config
+from tune.journal import Record
 from tune.space import point_config
 
-STUDENT_FOLDER = "student"
-PLAIN_FOLDER = "plain"
+STUDENT_FOLDER, PLAIN_FOLDER, CHECKPOINT_FOLDER = "student", "plain", ".best"
 
 
 @dataclass(frozen=True)
-class Crowned:
-    """The champion and what it is compared with."""
+class Champion:
+    """The best student and what it is compared with."""
 
     config: TrainConfig
     student: Manifest
     plain: Manifest
 
 
-def set_champion(config: TuneConfig, base: TrainConfig, best: Outcome) -> Crowned:
+def best_of(records: list[Record], metric: str) -> Record:
+    """The best trial by a metric.
+
+    Raises:
+        ConfigError: every trial failed.
+    """
+    done = [record for record in records if record.state != "failed"]
+    if not done:
+        raise ConfigError(f"all {len(records)} trials failed; the first one: {records[0].reason}")
+    return max(done, key=lambda record: record.best(metric))
+
+
+def set_champion(config: TuneConfig, base: TrainConfig, best: Record) -> Champion:
     """Train the best student and the plain one; what is there already is not done again."""
-    chosen = best_config(config, base, best)
-    student = _trained(chosen, config.output / STUDENT_FOLDER, weights_of(config, best))
-    plain = _trained(plain_config(base, chosen), config.output / PLAIN_FOLDER)
-    return Crowned(chosen, student, plain)
+    chosen, start = best_config(config, base, best), None
+    if config.search.scheduler == "pbt":
+        kept = ray_tune.Checkpoint(best.checkpoint).to_directory(str(config.output.absolute() / CHECKPOINT_FOLDER))
+        start = Path(kept) / str(base.seed)
+    student = _trained(chosen, config.output / STUDENT_FOLDER, start)
+    return Champion(chosen, student, _trained(plain_config(base, chosen), config.output / PLAIN_FOLDER))
 
 
-def register_best(config: TuneConfig, tracker: Tracker, student: Manifest, parent: str) -> str:
+def best_config(config: TuneConfig, base: TrainConfig, best: Record) -> TrainConfig:
+    """What ``dllm2rec train`` is to train.
+
+    After population based training nothing is: the settings changed on the way, so that no training would repeat it,
+    and the checkpoint holds the student.
+    """
+    chosen = point_config(base, best.point)
+    if config.search.scheduler == "pbt":
+        return chosen.model_copy(update={"epochs": best.epoch, "patience": best.epoch})
+    return chosen
+
+
+def plain_config(base: TrainConfig, chosen: TrainConfig) -> TrainConfig:
+    """The best student without its teacher; in a search without a teacher the train section's own student."""
+    if base.labels is None:
+        return base
+    return chosen.model_copy(update={"labels": None, "epochs": base.epochs, "patience": base.patience})
+
+
+def register_best(config: TuneConfig, tracker: Tracker, student: Manifest, parent: RunRecord) -> str:
     """Register the best student, unless it is the newest version already; returns what became of it, in words.
 
     Raises:
@@ -52,50 +86,19 @@ def register_best(config: TuneConfig, tracker: Tracker, student: Manifest, paren
     return f"{version.name} version {version.version}"
 
 
-def best_config(config: TuneConfig, base: TrainConfig, best: Outcome) -> TrainConfig:
-    """What ``dllm2rec train`` is to train; in PBT as long as the best step had trained."""
-    chosen = point_config(base, best.point)
-    if config.search.scheduler != "pbt":
-        return chosen
-    epochs = int(best.records[0].history[-1]["epoch"])
-    return chosen.model_copy(update={"epochs": epochs, "patience": trial_config(config, base).patience})
-
-
-def weights_of(config: TuneConfig, best: Outcome) -> Path | None:
-    """In PBT the checkpoint of the best step: its settings changed on the way, so that no training would repeat it."""
-    if config.search.scheduler != "pbt":
-        return None
-    return config.output.absolute() / CHECKPOINTS_FOLDER / str(best.records[0].number)
-
-
-def plain_config(base: TrainConfig, chosen: TrainConfig) -> TrainConfig:
-    """The best student without its teacher; in a search without a teacher the train section's own student."""
-    if base.labels is None:
-        return base
-    return chosen.model_copy(update={"labels": None, "epochs": base.epochs, "patience": base.patience})
-
-
 def _trained(config: TrainConfig, output: Path, start_from: Path | None = None) -> Manifest:
-    try:
+    with suppress(StaleInputError, ValidationError):
         made = read_manifest(output, "train")
-        if _same(made, config):
+        same = deciding(TrainConfig.model_validate(made.config)) == deciding(config)
+        if same and made.inputs == check_inputs(config):
             return made
-    except StaleInputError:
-        pass
     made_here = config.model_copy(update={"output": output, "overwrite": True})
     return read_manifest(train(made_here, start_from), "train")
 
 
-def _same(made: Manifest, config: TrainConfig) -> bool:
-    recorded = TrainConfig.model_validate(made.config)
-    return deciding(recorded) == deciding(config) and made.inputs == check_inputs(config)
-
-
-def _registered(config: TuneConfig, tracker: Tracker, student: Manifest, parent: str) -> ModelVersion:
-    try:
+def _registered(config: TuneConfig, tracker: Tracker, student: Manifest, parent: RunRecord) -> ModelVersion:
+    with suppress(ModelError):
         newest = Registry(tracker).version(config.register_as)
         if newest.tags.get("fingerprint.student") == student.fingerprint:
             return newest
-    except ModelError:
-        pass
     return register_student(tracker, config.output / STUDENT_FOLDER, config.register_as, parent)

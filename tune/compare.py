@@ -1,33 +1,55 @@
-"""The verb ``compare``: every student with every strategy and seed, side by side on all CPUs or GPUs."""
+"""The verb ``compare``: a grid of students × strategies × seeds, each one a trial that is measured on test."""
 
-import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
+from typing import Any
 
-import ray
-from ray.exceptions import RayTaskError
+from pydantic import ValidationError
 
+from cluster.config import describe
 from cluster.console import say
-from cluster.errors import OutputError, UserError
+from cluster.errors import ConfigError, UserError
+from cluster.identity import digest
 from cluster.ray_session import ray_session
-from cluster.resources import check_resources
-from cluster.storage import MANIFEST_FILE, Draft, read_manifest, write_manifest
+from cluster.storage import Draft, read_manifest, write_manifest
 from cluster.tracking import Tracker
 from student_train.config import TrainConfig
+from student_train.train import check_inputs
 from student_train.transitions import transition_metrics
-from tune.compare_config import CompareConfig
+from tune.compare_config import PLAIN, PLAIN_SETTINGS, CompareConfig
 from tune.compare_report import write_report
-from tune.compare_runs import Result, Run, done, plan, save, train_one
+from tune.config import Value
+from tune.journal import Journal, Record
+from tune.run import Listed, clear, run_trials, trial_storage
+from tune.schedulers import EveryTrial
+from tune.search import base_config
+from tune.shared_data import share
+from tune.space import point_config
+from tune.tracked import parent_run, trial_run
+from tune.trial import Plan
 
-RUNS_FOLDER = "runs"
-VERB = "compare"
+
+@dataclass(frozen=True, eq=False)
+class Cell:
+    """One training of a comparison."""
+
+    model: str
+    strategy: str
+    seed: int
+    point: dict[str, Value]
+    config: TrainConfig
+    key: str
+    """Its identity: equal for trainings with equal settings on equal data and labels."""
 
 
 def compare(config: CompareConfig) -> Path:
-    """Train what is missing, then write ``results.csv``, ``report.md`` and the pictures.
+    """Train what is missing, then write ``results.csv``, ``report.md``, ``report.html`` and the pictures.
 
-    Every finished training is a file of its own, so that the same command goes on where it was stopped; a training
-    whose settings, data or labels have changed is done again.
+    Every training is kept in the journal, so that the same command resumes where it was stopped; a training whose
+    settings, data or labels have changed is another one, and is done.
 
     Raises:
         ConfigError: a setting does not fit, or the cluster is too small for one training.
@@ -35,78 +57,96 @@ def compare(config: CompareConfig) -> Path:
         OutputError: the output directory holds something else.
         UserError: a training failed.
     """
-    runs, inputs = plan(config)
-    folder = _open(config.output)
-    # Unfinished until the tables are written anew.
-    (config.output / MANIFEST_FILE).unlink(missing_ok=True)
-    results = {run: found for run in runs if not config.overwrite and (found := done(folder, run))}
-    missing = [run for run in runs if run not in results]
-    say(f"{len(runs)} trainings, {len(results)} of them done already")
-    tracker = Tracker(config.tracking)
-    with tracker.run(f"compare {config.output.name}") as parent:
-        parent.log_params(config)
-        parent.set_tags({f"fingerprint.{name}": value for name, value in inputs.items()})
-        if missing:
-            with ray_session(config.cluster):
-                for run, result in _train(missing, config):
-                    save(folder, run, result)
-                    results[run] = result
-                    record = tracker.open_run(run.name, parent=parent.id)
-                    record.log_params(run.config)
-                    record.log_metrics(result.metrics)
-                    record.finish()
-        labels = read_manifest(config.train.labels, "label") if config.train.labels else None
-        transitions = transition_metrics(config.train)
-        written, summary = write_report(config.output, {run: results[run] for run in runs}, labels, transitions)
-        parent.log_artifacts(written)
-    write_manifest(Draft(config.output, {"trainings": len(runs)}), verb=VERB, config=config, inputs=inputs)
+    if config.train.labels is None:
+        raise ConfigError("`compare.train.labels` is missing: a comparison needs the labels of a teacher")
+    base = base_config(config)
+    inputs = check_inputs(base)
+    cells = list(grid(config, base))
+    journal = Journal(config.output, "compare", {}, config.overwrite)
+    run = parent_run("compare", config.output, config, inputs, journal.notes["id"])
+    with (
+        closing(journal),
+        Tracker(config.tracking, config.output) as tracker,
+        tracker.running(run),
+        ray_session(config.cluster),
+    ):
+        places = enter(journal, cells)
+        say(f"{len(journal.records)} trainings, {len(journal.ended)} of them done already")
+        run_trials(
+            lambda: plan_of(config, base, cells, inputs),
+            journal,
+            lambda: (Listed(journal), EveryTrial()),
+            total=len(journal.records),
+            config=config,
+            ended=lambda record: tracker.send_soon(trial_run(record, run)),
+        )
+        results = {cell: journal.records[places[cell.key]] for cell in cells}
+        check_results(results)
+        labels = read_manifest(base.labels, "label") if base.labels else None
+        written, summary = write_report(config.output, results, labels, transition_metrics(base))
+        tracker.send_soon(replace(run, artifacts=written, status="FINISHED"))
+        clear(trial_storage(base.storage, config.output))
+    write_manifest(Draft(config.output, {"trainings": len(cells)}), verb="compare", config=config, inputs=inputs)
     say(f"{summary}\n\n{config.output}: {', '.join(path.name for path in written)}")
     return config.output
 
 
-def _open(output: Path) -> Path:
-    """The folder of finished trainings."""
-    folder = output / RUNS_FOLDER
-    if output.exists() and any(output.iterdir()) and not folder.is_dir():
-        raise OutputError(f"{output} already holds something that is no comparison: choose another --output")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{output} cannot be written ({error.strerror}): choose another --output") from error
-    return folder
-
-
-def _train(runs: list[Run], config: CompareConfig) -> Iterator[tuple[Run, Result]]:
-    """Results as they come; as many trainings at a time as the cluster has room for.
+def grid(config: CompareConfig, base: TrainConfig) -> Iterator[Cell]:
+    """Every training of the comparison, plain ones first.
 
     Raises:
-        UserError: the first one that a training raised.
+        ConfigError: a setting of a student or a strategy is unknown, out of range, or does not fit the others.
+        StaleInputError: data set or labels are missing or do not belong together.
     """
-    each = {"CPU": config.cpus_per_run, "GPU": config.gpus_per_run}
-    check_resources("the workers of one training", each, "lower --cpus-per-run or --gpus-per-run")
-    remote = ray.remote(num_cpus=config.cpus_per_run, num_gpus=config.gpus_per_run, max_retries=2)(train_one)
-    threads, started = max(1, int(config.cpus_per_run)), time.perf_counter()
-    waiting = {remote.remote(_absolute(run), run.key, threads): run for run in runs}
-    try:
-        while waiting:
-            (ready,), _ = ray.wait(list(waiting), num_returns=1)
-            run, result = waiting.pop(ready), ray.get(ready)
-            finished = len(runs) - len(waiting)
-            left = (time.perf_counter() - started) / finished * len(waiting)
-            say(
-                f"{finished} of {len(runs)} trainings: {run.student}, {run.strategy}, seed {run.seed}: validation "
-                f"NDCG@20 {result.metrics['validation_ndcg@20']:.4f} after {result.counts['epochs']} epochs, "
-                f"{left:.0f} s left",
-            )
-            yield run, result
-    except RayTaskError as error:
-        if isinstance(error.cause, UserError):
-            raise error.cause from error
-        raise
+    strategies = {PLAIN: PLAIN_SETTINGS} | {n: s for n, s in config.strategies.items() if n != PLAIN}
+    for (strategy, taught), (model, own), seed in product(strategies.items(), config.models.items(), config.seeds):
+        point = flat(own) | flat(taught) | {"seed": seed}
+        try:
+            train = point_config(base, point)
+        except ValidationError as error:
+            raise ConfigError(f"compare, {model}, {strategy}: {describe(error)}") from error
+        yield Cell(model, strategy, seed, point, train, digest(train, check_inputs(train)))
 
 
-def _absolute(run: Run) -> TrainConfig:
-    """The config with paths that hold wherever the worker was started."""
-    labels = run.config.labels
-    paths = {"dataset": run.config.dataset.absolute(), "labels": labels.absolute() if labels else None}
-    return run.config.model_copy(update=paths)
+def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Value]:
+    """Nested settings by their paths."""
+    found: dict[str, Value] = {}
+    for name, value in settings.items():
+        found |= flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+    return found
+
+
+def enter(journal: Journal, cells: list[Cell]) -> dict[str, int]:
+    """Enter the trainings that the journal lacks, and leave others out; the number of each by its key."""
+    places = {record.name: number for number, record in journal.records.items() if record.state != "failed"}
+    new = max(journal.records, default=-1) + 1
+    for number, cell in enumerate((cell for cell in {c.key: c for c in cells}.values() if cell.key not in places), new):
+        journal.append(Record(number=number, name=cell.key, point=cell.point))
+        places[cell.key] = number
+    wanted = {places[cell.key] for cell in cells}
+    journal.records = {number: record for number, record in journal.records.items() if number in wanted}
+    return places
+
+
+def plan_of(config: CompareConfig, base: TrainConfig, cells: list[Cell], inputs: dict[str, str]) -> Plan:
+    """What all trainings have in common."""
+    return Plan(
+        train=base.model_dump(mode="json"),
+        resources=config.resources,
+        shared=share([cell.config for cell in cells]) if config.resources.workers == 1 else None,
+        checkpoint_seconds=config.checkpoint_seconds,
+        test=True,
+        storage=trial_storage(base.storage, config.output),
+        inputs=inputs,
+    )
+
+
+def check_results(results: Mapping[Cell, Record]) -> None:
+    """Refuse a comparison of which a training failed.
+
+    Raises:
+        UserError: says which and why.
+    """
+    for cell, record in results.items():
+        if record.state == "failed":
+            raise UserError(f"{cell.model}, {cell.strategy}, seed {cell.seed} failed: {record.reason}")

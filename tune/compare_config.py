@@ -4,10 +4,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from cluster.config import ClusterConfig, Config, TrackingConfig
+from cluster.config import NoEffect
 from student_train.config import TrainConfig
+from tune.config import TrialsConfig
 
 PLAIN = "plain"
 PLAIN_SETTINGS: dict[str, Any] = {"distillation": {"lam": 0.0, "embedding": "none"}}
@@ -16,7 +17,7 @@ Variants = Annotated[dict[str, dict[str, Any]], tyro.conf.Suppress]
 """Settings of ``train`` by the name that tables show; nested as in the section ``train``, and set in the file only."""
 
 
-class CompareConfig(Config):
+class CompareConfig(TrialsConfig):
     """Compare students and distillation strategies; `models` and `strategies` stand in the config file.
 
     Each maps a name in the tables to the settings of `train` that it changes. A name with " without " in it is an
@@ -30,10 +31,13 @@ class CompareConfig(Config):
         {"soft": {"distillation": {"strategy": "soft"}}}, min_length=1, description="Settings of each strategy."
     )
     seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1, description="Seeds of every student and strategy.")
-    cpus_per_run: float = Field(1, gt=0, description="CPUs of one training; all that the cluster has are used.")
-    gpus_per_run: float = Field(0, ge=0, description="GPUs of one training, or a share of one.")
-    output: Path = Field(Path("runs/comparison"), description="Directory of tables and pictures; resumed if there.")
-    overwrite: bool = Field(False, description="Do finished trainings again instead of going on after them.")
+    output: NoEffect[Path] = Field(
+        Path("runs/comparison"), description="Directory of tables and pictures; resumed if there."
+    )
     train: TrainConfig = TrainConfig(labels=Path("runs/labels"))
-    cluster: ClusterConfig = ClusterConfig()
-    tracking: TrackingConfig = TrackingConfig()
+
+    @model_validator(mode="after")
+    def _seeds_are_here(self) -> "CompareConfig":
+        if self.train.seed:
+            raise ValueError("train.seed has no effect here: set `seeds`")
+        return self

@@ -4,31 +4,38 @@ import csv
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean
+from typing import TYPE_CHECKING
 
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from cluster.storage import Manifest, read_manifest
 from cluster.text import aligned
 from data_prep.metrics import CUTOFFS
+from student_train.config import TrainConfig, dro_weight
 from student_train.evaluation import protocol
 from tune.compare_config import PLAIN
-from tune.compare_runs import Result, Run
+from tune.journal import Record
+from tune.report import bars, mean_text, spread, write_page
 
-RESULTS_FILE, REPORT_FILE = "results.csv", "report.md"
+if TYPE_CHECKING:
+    from tune.compare import Cell
+
+RESULTS_FILE, TEXT_FILE = "results.csv", "report.md"
 RANKING = [f"{name}@{k}" for name in ("hr", "ndcg") for k in CUTOFFS]
 SHOWN = ("hr@20", "ndcg@20", "mrr@20", "head_hr@20", "tail_hr@20", "unseen_hr@20", "coverage@20", "overlap@20")
 ABLATED = " without "
 
-Cells = dict[tuple[str, str], list[Result]]
-"""Results of all seeds by student and strategy, in the order of the comparison."""
+Groups = dict[tuple[str, str], list[dict[str, float]]]
+"""Metrics of all seeds by student and strategy, in the order of the comparison."""
+Values = Callable[[str, str], list[float]]
+"""One number per seed, of a student and a strategy."""
 
 
 def write_report(
-    directory: Path, results: Mapping[Run, Result], labels: Manifest | None, transitions: Mapping[str, float]
+    directory: Path, results: Mapping["Cell", Record], labels: Manifest | None, transitions: Mapping[str, float]
 ) -> tuple[list[Path], str]:
-    """Write ``results.csv``, ``report.md`` and the pictures; return their paths and the table as text.
+    """Write ``results.csv``, ``report.md``, ``report.html`` and the pictures; return their paths and the table as text.
 
     Args:
         directory: where to.
@@ -36,74 +43,77 @@ def write_report(
         labels: the teacher's manifest, with its own metrics.
         transitions: test metrics of counted item transitions.
     """
-    students = list(dict.fromkeys(run.student for run in results))
-    ordered = sorted(results, key=lambda run: students.index(run.student))
-    cells: Cells = defaultdict(list)
-    for run in ordered:
-        cells[run.student, run.strategy].append(results[run])
+    groups: Groups = defaultdict(list)
+    models = list(dict.fromkeys(cell.model for cell in results))
+    for cell in sorted(results, key=lambda cell: models.index(cell.model)):
+        groups[cell.model, cell.strategy].append(results[cell].measures)
     write_csv(directory / RESULTS_FILE, results)
-    table = _table(cells)
+    table = _table(groups)
     first = next(iter(results)).config
     how = protocol(first.filter_history, read_manifest(first.dataset, "prepare").config)
-    teacher = _teacher(labels) + _figures("Item transitions, counted", transitions)
-    (directory / REPORT_FILE).write_text(
-        f"Test set, {how}; selection on validation NDCG@20; mean ± standard deviation over seeds.\n{teacher}\n"
-        f"{_markdown(table)}\n",
-        encoding="utf-8",
-    )
-    pictures = [_gains(directory, cells), _overlap(directory, cells), _ablation(directory, cells)]
-    written = [directory / RESULTS_FILE, directory / REPORT_FILE, *(path for path in pictures if path)]
-    return written, f"Test set, {how}:\n{teacher}\n{aligned(table, left=(0, 1))}"
+    lead = f"Test set, {how}; selection on validation NDCG@20; mean ± standard deviation over seeds."
+    others = _teacher(labels) + _line("Item transitions, counted", transitions)
+    (directory / TEXT_FILE).write_text(f"{lead}\n{others}\n{_markdown(table)}\n", encoding="utf-8")
+    page = write_page(directory, f"Comparison {directory.name}", lead, table, _figures(groups), {"Beside them": others})
+    written = [directory / RESULTS_FILE, directory / TEXT_FILE, *page]
+    return written, f"Test set, {how}:\n{others}\n{aligned(table, left=(0, 1))}"
 
 
-def write_csv(file: Path, results: Mapping[Run, Result]) -> None:
+def write_csv(file: Path, results: Mapping["Cell", Record]) -> None:
     """A row per training and split."""
     with file.open("w", newline="", encoding="utf-8") as stream:
         table = csv.writer(stream)
-        table.writerow(
-            ["student", "loss", "strategy", "embedding", "seed", "split"]
-            + [name.upper() for name in RANKING]
-            + ["epochs", "seconds"]
-        )
-        for run, result in results.items():
+        names = ["model", "loss", "strategy", "embedding", "seed", "split"]
+        table.writerow([*names, *(name.upper() for name in RANKING), "epochs", "seconds"])
+        for cell, record in results.items():
             for split in ("validation", "test"):
-                figures = [f"{result.metrics[f'{split}_{name}']:.6f}" for name in RANKING]
-                ends = [result.counts["epochs"], f"{result.metrics['train_seconds']:.1f}"]
-                name = [run.student, run.loss, run.strategy, run.embedding, run.seed, split]
-                table.writerow([*name, *figures, *ends])
+                figures = [f"{record.measures[f'{split}_{name}']:.6f}" for name in RANKING]
+                ends = [record.epoch, f"{record.seconds:.1f}"]
+                row = [cell.model, loss_name(cell.config), cell.strategy, sides(cell.config), cell.seed, split]
+                table.writerow([*row, *figures, *ends])
 
 
-def gains(cells: Cells, student: str, strategy: str, metric: str = "test_hr@20") -> list[float]:
+def loss_name(config: TrainConfig) -> str:
+    """The student's own loss in a word."""
+    return config.loss.name + ("+dro" if dro_weight(config) else "")
+
+
+def sides(config: TrainConfig) -> str:
+    """Which sides of the item table the teacher's embeddings join."""
+    return config.distillation.embedding if config.distillation.ed_weight else "none"
+
+
+def gains(groups: Groups, model: str, strategy: str, metric: str = "test_hr@20") -> list[float]:
     """Gain of each seed over the mean of the plain student, in percent."""
-    plain = fmean(result.metrics[metric] for result in cells[student, PLAIN])
-    return [100 * (result.metrics[metric] / plain - 1) for result in cells[student, strategy]]
+    plain = fmean(metrics[metric] for metrics in groups[model, PLAIN])
+    return [100 * (metrics[metric] / plain - 1) for metrics in groups[model, strategy]]
 
 
-def _table(cells: Cells) -> list[list[str]]:
-    shown = [name for name in SHOWN if all(f"test_{name}" in r.metrics for rs in cells.values() for r in rs)]
-    rows = [["student", "strategy", *(name.upper() for name in shown), "gain HR@20 %", "gain NDCG@20 %"]]
-    for student, strategy in cells:
-        values = [_cell([r.metrics[f"test_{name}"] for r in cells[student, strategy]], 4) for name in shown]
+def _table(groups: Groups) -> list[list[str]]:
+    shown = [name for name in SHOWN if _everywhere(groups, name)]
+    rows = [["model", "strategy", *(name.upper() for name in shown), "gain HR@20 %", "gain NDCG@20 %"]]
+    for (model, strategy), seeds in groups.items():
+        values = [mean_text([metrics[f"test_{name}"] for metrics in seeds]) for name in shown]
         gained = [
-            "" if strategy == PLAIN else _cell(gains(cells, student, strategy, f"test_{metric}"), 1)
+            "" if strategy == PLAIN else mean_text(gains(groups, model, strategy, f"test_{metric}"), 1)
             for metric in ("hr@20", "ndcg@20")
         ]
-        rows.append([student, strategy, *values, *gained])
+        rows.append([model, strategy, *values, *gained])
     return rows
 
 
-def _cell(values: Sequence[float], digits: int) -> str:
-    return f"{fmean(values):.{digits}f}" + (f" ± {stdev(values):.{digits}f}" if len(values) > 1 else "")
+def _everywhere(groups: Groups, name: str) -> bool:
+    return all(f"test_{name}" in metrics for seeds in groups.values() for metrics in seeds)
 
 
 def _teacher(labels: Manifest | None) -> str:
     if labels is None or "test_hr@20" not in labels.metrics:
         return ""
     figures = {name: labels.metrics[f"test_{name}"] for name in ("hr@20", "ndcg@20")}
-    return _figures(f"Teacher {Path(labels.config['teacher']).name} ({labels.config['ranking']})", figures)
+    return _line(f"Teacher {Path(labels.config['teacher']).name} ({labels.config['ranking']})", figures)
 
 
-def _figures(who: str, metrics: Mapping[str, float]) -> str:
+def _line(who: str, metrics: Mapping[str, float]) -> str:
     return f"{who}: HR@20 {metrics['hr@20']:.4f}, NDCG@20 {metrics['ndcg@20']:.4f}.\n"
 
 
@@ -112,63 +122,26 @@ def _markdown(table: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {line} |" for line in [lines[0], " | ".join("---" for _ in table[0]), *lines[1:]])
 
 
-def _gains(directory: Path, cells: Cells) -> Path | None:
-    strategies = [s for s in _strategies(cells) if s != PLAIN and ABLATED not in s]
-    return _bars(
-        directory / "gains.png",
-        cells,
-        strategies,
-        "gain in HR@20 over the plain student, % (test)",
-        lambda student, strategy: gains(cells, student, strategy),
-    )
+def _figures(groups: Groups) -> dict[str, tuple[str, Figure]]:
+    """Bars per strategy, one panel per student."""
+    models, strategies = (list(dict.fromkeys(names)) for names in zip(*groups, strict=True))
+    whole = [name for name in strategies if ABLATED not in name]
+    parts = [name for name in strategies if ABLATED in name]
+    ablated = [name for name in whole if any(part.startswith(name + ABLATED) for part in parts)]
+    drawn: dict[str, tuple[str, Figure]] = {}
 
+    def draw(heading: str, file: str, names: list[str], label: str, values: Values) -> None:
+        if names:
+            panels = {model: {name: spread(values(model, name)) for name in names} for model in models}
+            drawn[heading] = (file, bars(panels, label))
 
-def _overlap(directory: Path, cells: Cells) -> Path | None:
-    if not all("test_overlap@20" in r.metrics for rs in cells.values() for r in rs):
-        return None
-    strategies = [s for s in _strategies(cells) if ABLATED not in s]
-    return _bars(
-        directory / "overlap.png",
-        cells,
-        strategies,
-        "share of the teacher's top 20 in the student's (test)",
-        lambda student, strategy: [r.metrics["test_overlap@20"] for r in cells[student, strategy]],
-    )
+    def of(metric: str) -> Values:
+        return lambda model, strategy: [metrics[metric] for metrics in groups[model, strategy]]
 
-
-def _ablation(directory: Path, cells: Cells) -> Path | None:
-    ablations = [s for s in _strategies(cells) if ABLATED in s]
-    whole = dict.fromkeys(s.partition(ABLATED)[0] for s in ablations)
-    return _bars(
-        directory / "ablation.png",
-        cells,
-        [*(s for s in whole if s in _strategies(cells)), *ablations],
-        "HR@20 (test)",
-        lambda student, strategy: [r.metrics["test_hr@20"] for r in cells[student, strategy]],
-    )
-
-
-def _strategies(cells: Cells) -> list[str]:
-    return list(dict.fromkeys(strategy for _, strategy in cells))
-
-
-def _bars(
-    file: Path, cells: Cells, strategies: Sequence[str], label: str, values: Callable[[str, str], list[float]]
-) -> Path | None:
-    """Horizontal bars per strategy, one panel per student, with the standard deviation over seeds."""
-    if not strategies:
-        return None
-    students = list(dict.fromkeys(student for student, _ in cells))
-    figure = Figure(figsize=(1.5 + 3.4 * len(students), 1.2 + 0.34 * len(strategies)), layout="constrained")
-    panels: list[Axes] = list(figure.subplots(1, len(students), sharex=True, sharey=True, squeeze=False)[0])
-    for axes, student in zip(panels, students, strict=True):
-        found = [values(student, strategy) for strategy in strategies]
-        spread = [stdev(v) if len(v) > 1 else 0.0 for v in found]
-        axes.barh(strategies, [fmean(v) for v in found], xerr=spread, color="#1f6f8b", ecolor="#333333", capsize=2)
-        axes.axvline(0, color="#333333", linewidth=0.8)
-        axes.set_title(student, fontsize=10)
-        axes.spines[["top", "right"]].set_visible(False)
-    panels[0].invert_yaxis()
-    figure.supxlabel(label, fontsize=10)
-    figure.savefig(file, dpi=120)
-    return file
+    gained = "gain in HR@20 over the plain student, % (test)"
+    draw("Gains", "gains.png", [name for name in whole if name != PLAIN], gained, lambda m, s: gains(groups, m, s))
+    if _everywhere(groups, "overlap@20"):
+        shared = "share of the teacher's top 20 in the student's (test)"
+        draw("Overlap with the teacher", "overlap.png", whole, shared, of("test_overlap@20"))
+    draw("Without its parts", "ablation.png", ablated + parts, "HR@20 (test)", of("test_hr@20"))
+    return drawn

@@ -1,5 +1,6 @@
 """Config of the ``tune`` verb."""
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -7,12 +8,13 @@ import tyro
 import yaml
 from pydantic import Field, model_validator
 
-from cluster.config import ClusterConfig, Config, ModelName, TrackingConfig
+from cluster.config import ClusterConfig, Config, ModelName, NoEffect, ResourcesConfig, TrackingConfig
 from student_train.config import TrainConfig
 
 Value = bool | int | float | str | None
 Objective = Literal["ndcg@20", "hr@20", "size", "latency"]
 MINIMISED: tuple[Objective, ...] = ("size", "latency")
+_EXPONENT = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)[eE][+-]?\d+")
 
 
 class Domain(Config):
@@ -30,7 +32,11 @@ class Domain(Config):
     @model_validator(mode="before")
     @classmethod
     def _from_text(cls, given: Any) -> Any:  # noqa: ANN401  # whatever the YAML file holds
-        return parse(given) if isinstance(given, str) else given
+        if isinstance(given, str):
+            return parse(given)
+        if isinstance(given, dict) and isinstance(given.get("values"), list | tuple):
+            return given | {"values": [number(value) for value in given["values"]]}
+        return given
 
     @model_validator(mode="after")
     def _sound(self) -> "Domain":
@@ -78,9 +84,14 @@ def parse(text: str) -> dict[str, Any]:
 
 def _value(text: str, value: str) -> Any:  # noqa: ANN401  # whatever YAML makes of it
     try:
-        return yaml.safe_load(value)
+        return number(yaml.safe_load(value))
     except yaml.YAMLError:
         raise ValueError(f"`{text}`: {value} is no value") from None
+
+
+def number(value: Any) -> Any:  # noqa: ANN401  # whatever YAML makes of it
+    """A number for the text of one: YAML reads ``1e-3`` as a text."""
+    return float(value) if isinstance(value, str) and _EXPONENT.fullmatch(value.strip()) else value
 
 
 def render(domain: Domain) -> str:
@@ -116,7 +127,7 @@ class SearchConfig(Config):
     space: dict[str, DomainText] = Field(
         {},
         description="Where fields of the section train take their values from, by path (distillation.lam 0.1..2 "
-        "student sasrec,gru4rec); by default the weights of the strategy and the learning rate.",
+        "model.name sasrec,gru4rec); by default the weights of the strategy and the learning rate.",
     )
     algorithm: Literal["grid", "random", "optuna"] = Field(
         "random", description="How points are proposed: all in turn, at random, or by Optuna's TPE."
@@ -166,51 +177,92 @@ class PbtConfig(Config):
         0.25, gt=0, le=0.5, description="Share of the population that takes over and is taken from."
     )
     resample: float = Field(
-        0.25, ge=0, le=1, description="Chance that a value taken over is drawn anew, not just moved."
+        0.25, ge=0, le=1, description="Chance that a value taken over is drawn again, not just moved."
     )
 
 
-class TuneConfig(Config):
-    """Search fields of ``train`` on validation, then train and register the best student; stopped, it goes on.
+_UNUSED = {
+    "output": "the output directory of this verb holds everything",
+    "overwrite": "set the verb's own `overwrite`",
+    "register_as": "set the verb's own `register_as`",
+    "max_failures": "set `retries`",
+    "resources": "set the verb's own `resources`",
+    "cluster": "set the verb's own `cluster`",
+    "tracking": "set the verb's own `tracking`",
+}
+"""Fields of the section ``train`` that searches and comparisons do not use."""
 
-    The student goes to OUTPUT/student; cluster and tracking of this config hold for its training too.
+
+def without_unused(train: TrainConfig) -> TrainConfig:
+    """``train`` as the section of a search or a comparison."""
+    default = TrainConfig()
+    return train.model_copy(update={name: getattr(default, name) for name in _UNUSED})
+
+
+class TrialsConfig(Config):
+    """How trials run: what searches and comparisons have in common."""
+
+    concurrent: NoEffect[int | None] = Field(
+        None, ge=1, description="Most trials at a time; by default as many as the cluster has room for."
+    )
+    resources: ResourcesConfig = Field(
+        ResourcesConfig(),
+        description="What one trial takes (`gpus` may be a share of one); several workers train it with Ray Train.",
+    )
+    retries: NoEffect[int] = Field(
+        3, ge=0, description="Times a trial resumes after its process died; then it counts as failed."
+    )
+    checkpoint_seconds: NoEffect[float] = Field(
+        30, ge=0, description="Seconds of training between two checkpoints of a trial."
+    )
+    overwrite: NoEffect[bool] = Field(False, description="Start again where an earlier output stands.")
+    train: TrainConfig = TrainConfig()
+    cluster: NoEffect[ClusterConfig] = ClusterConfig()
+    tracking: NoEffect[TrackingConfig] = TrackingConfig()
+
+    @model_validator(mode="after")
+    def _nothing_is_ignored(self) -> "TrialsConfig":
+        default = TrainConfig()
+        for name, instead in _UNUSED.items():
+            if getattr(self.train, name) != getattr(default, name):
+                raise ValueError(f"train.{name} has no effect here: {instead}")
+        if self.resources.autoscale and not self.concurrent:
+            raise ValueError("resources.autoscale needs `concurrent`: how many trials a grown cluster has room for")
+        return self
+
+
+class TuneConfig(TrialsConfig):
+    """Search fields of ``train`` on validation, then train and register the best student; stopped, it resumes.
+
+    The student goes to OUTPUT/student. Resources, cluster and tracking of this config hold for its training too.
     """
 
-    trials: int | None = Field(
+    trials: NoEffect[int | None] = Field(
         None,
         ge=1,
-        description="Points to try, by default 12 or the whole grid; the first is the train section's own, if the "
-        "space holds it. A finished search goes on when given more.",
+        description="Settings to try, by default 12 or the whole grid; the first is the train section's own, if the "
+        "space holds it. A finished search resumes when it is given more.",
     )
-    start_from: Path | None = Field(
+    start_from: NoEffect[Path | None] = Field(
         None,
         description="Output of an earlier search, of another space or on less data: its five best points come first.",
     )
-    seeds: int = Field(1, ge=1, description="Seeds per point; the median over them is compared.")
+    seeds: int = Field(
+        1, ge=1, description="Seeds of every setting: one trial trains them in turn, and their median counts."
+    )
     seed: int = Field(0, ge=0, description="Seed of the sampled points.")
-    concurrent: int = Field(
-        4,
-        ge=1,
-        description="Most trials in work at a time. Proposals and stops go by the trials before these, so that equal "
-        "seeds find equal bests; about twice what the cluster has room for keeps it busy.",
-    )
-    cpus_per_trial: float = Field(1, gt=0, description="CPUs of a trial, or of those that train together.")
-    gpus_per_trial: float = Field(0, ge=0, description="GPUs of these, or a share of one.")
-    retries: int = Field(
-        3, ge=0, description="Times a trial is begun anew after its process died; then it counts as failed."
-    )
     search: SearchConfig = SearchConfig()
     asha: AshaConfig = AshaConfig()
     pbt: PbtConfig = PbtConfig()
-    train: TrainConfig = TrainConfig()
-    register_as: ModelName = Field("dllm2rec-student", description="Registered model of the best student.")
-    output: Path = Field(Path("runs/search"), description="Directory for trials, report, best config and student.")
-    overwrite: bool = Field(False, description="Begin anew where an earlier search stands in the output directory.")
-    cluster: ClusterConfig = ClusterConfig()
-    tracking: TrackingConfig = TrackingConfig()
+    register_as: NoEffect[ModelName] = Field("dllm2rec-student", description="Registered model of the best student.")
+    output: NoEffect[Path] = Field(
+        Path("runs/search"), description="Directory for trials, report, best config and student."
+    )
 
     @model_validator(mode="after")
-    def _fits(self) -> "TuneConfig":
+    def _pbt_and_grid_fit(self) -> "TuneConfig":
         if self.start_from and self.search.algorithm == "grid":
             raise ValueError("start_from has no effect on a grid, of which every point is tried")
+        if self.search.scheduler == "pbt" and self.resources.workers > 1:
+            raise ValueError("resources.workers must be 1 with the scheduler pbt, which hands on weights of one worker")
         return self

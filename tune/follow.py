@@ -1,7 +1,7 @@
-"""Follows a search from the driver: keeps every trial that ends, and shows now and then how things stand."""
+"""Follows trials from the driver: keeps every one of them in the journal, and shows now and then how things stand."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,29 +12,43 @@ from ray.tune.experiment import Trial
 
 from cluster.config import describe
 from cluster.console import say
-from cluster.errors import ClusterError, UserError
+from cluster.errors import ClusterError, OutputError, UserError
 from cluster.text import aligned
-from tune.journal import Journal, Record
-from tune.record_runs import RunRecorder
+from tune.journal import Journal, Progress, Record
+from tune.trial import Plan
 
 SECONDS_BETWEEN_TABLES = 30
 SHOWN_TRIALS = 8
 
 
-class Follow(tune.Callback):
-    """Ray Tune calls this in the driver, so that one process alone writes to journal and MLflow."""
+class Stop(tune.Stopper):
+    """Ends everything when there is no use in more trials: no trial is at fault, but what all of them stand on."""
 
-    def __init__(self, journal: Journal, recorder: RunRecorder, metric: str, total: int, epochs: int) -> None:
-        """``epochs`` are the most that a trial trains."""
-        self._journal = journal
-        self._recorder = recorder
-        self._metric = metric
-        self._total = total
-        self._epochs = epochs
-        self._begun = self._shown = time.monotonic()
-        self._before = len(journal.records)
-        self._latest: dict[int, dict[str, Any]] = {}
-        """What was last told of each trial, by number."""
+    def __init__(self) -> None:
+        self.fault: UserError | None = None
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """Whether one trial ends: none does."""
+        return False
+
+    def stop_all(self) -> bool:
+        """Whether all end."""
+        return self.fault is not None
+
+
+class Follow(tune.Callback):
+    """Ray Tune calls this in the driver, so that one process alone writes to the journal."""
+
+    def __init__(self, journal: Journal, plan: Plan, total: int, ended: Callable[[Record], None]) -> None:
+        """Follow ``total`` trials of a plan; ``ended`` is called with every one that ended."""
+        self.total = total
+        self.journal, self._ended = journal, ended
+        self._metric, self._epochs = plan.objectives[0], plan.train["epochs"]
+        self._scheme = plan.storage.rpartition("://")[0]
+        self.stop = Stop()
+        self._began = self._shown = time.monotonic()
+        self._before = len(journal.ended)
+        self._running: dict[int, Record] = {}
 
     def on_trial_result(
         self,
@@ -44,95 +58,87 @@ class Follow(tune.Callback):
         result: dict[str, Any],
         **info: Any,  # noqa: ANN401
     ) -> None:
-        """Keep the members that ended, those that stopped early too."""
-        for report in result.get("reports", []):
-            self._latest[report["number"]] = report
-        for proposal in self._open(trial):
-            if self._latest.get(proposal["number"], {}).get("ended"):
-                self._keep(record_of(proposal, self._latest[proposal["number"]]))
+        """Remember how far it has come."""
+        self._running[number_of(trial)] = self._record(trial, result)
+
+    def on_trial_save(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:  # noqa: ANN401
+        """Keep its checkpoint, from which a search that was stopped resumes it."""
+        if trial.checkpoint:
+            path = f"{self._scheme}://{trial.checkpoint.path}" if self._scheme else trial.checkpoint.path
+            self._keep(self._record(trial, trial.last_result).model_copy(update={"checkpoint": path}))
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:  # noqa: ANN401
-        """Keep members that told of no end."""
-        for proposal in self._open(trial):
-            self._keep(record_of(proposal, self._latest.get(proposal["number"], {})))
+        """Keep a trial that ended, by itself or by the scheduler."""
+        result = trial.last_result
+        reason = result.get("failed", "" if "progress" in result else "it ended without an evaluation")
+        state = "failed" if reason else "complete" if result["complete"] else "stopped early"
+        self._end(trial, self._record(trial, result).model_copy(update={"state": state, "reason": reason}))
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:  # noqa: ANN401
-        """Keep a trial that failed as often as it may, unless what it stands on failed: then end the search."""
-        open_, error = self._open(trial), error_of(trial)
-        numbers = ", ".join(str(proposal["number"]) for proposal in open_)
+        """Keep a trial that failed as often as it may, unless what it stands on failed: then end all of it."""
+        error, number = error_of(trial), number_of(trial)
         if isinstance(error, RayActorError) and trial.should_recover():
-            # Ray Tune does not retry one whose process died while it started; `run_trials` does.
-            self._journal.fault = ClusterError(f"the process of trial {numbers} died: the same command goes on")
-        elif isinstance(error, UserError | OSError | RayError) and not isinstance(error, RayActorError):
-            self._journal.fault = UserError(
-                f"trial {numbers} cannot train: {reason_of(error)} (mended, the same command goes on)"
+            return  # Ray Tune retries none whose process died between two trials; `run_trials` does.
+        if isinstance(error, UserError | OSError | RayError) and not isinstance(error, RayActorError):
+            self.stop.fault = UserError(
+                f"trial {number} cannot train: {reason_of(error)} (fixed, the same command resumes)"
             )
-        else:
-            for proposal in open_:
-                self._keep(record_of(proposal, {"failed": reason_of(error)}))
+            return
+        update = {"state": "failed", "reason": reason_of(error)}
+        self._end(trial, self._record(trial, trial.last_result).model_copy(update=update))
 
     def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:  # noqa: ANN401
         """Show how things stand, sparsely: logs of clusters are read by people."""
         if time.monotonic() - self._shown < SECONDS_BETWEEN_TABLES:
             return
         self._shown = time.monotonic()
-        open_ = [proposal for trial in trials if trial.status == Trial.RUNNING for proposal in self._open(trial)]
-        running = [(proposal, self._latest.get(proposal["number"], {})) for proposal in open_]
-        say("\n".join([self.summary(), *([table(running, self._metric, self._epochs)] if running else [])]))
+        running = [number_of(trial) for trial in trials if trial.status == Trial.RUNNING]
+        shown = [self._running[number] for number in running if number in self._running]
+        say(self.summary() + (f"\n{table(shown, self._metric, self._epochs)}" if shown else ""))
 
     def summary(self) -> str:
         """How many trials ended, the best of them, and the time that is left."""
-        records = self._journal.records
-        done = [record for record in records.values() if record.state != "failed"]
+        ended = self.journal.ended
+        done = [record for record in ended if record.state != "failed"]
         best = max(done, key=lambda record: record.best(self._metric), default=None)
         told = f", best validation {self._metric} {best.best(self._metric):.4f} (trial {best.number})" if best else ""
-        here = len(records) - self._before
-        spent = time.monotonic() - self._begun
-        left = f", about {spent / here * (self._total - len(records)):.0f} s left" if here else ""
-        return f"{len(records)} of {self._total} trials{told}{left}"
+        here, spent = len(ended) - self._before, time.monotonic() - self._began
+        left = f", about {spent / here * (self.total - len(ended)):.0f} s left" if here else ""
+        return f"{len(ended)} of {self.total} trials{told}{left}"
 
-    def _open(self, trial: Trial) -> list[dict[str, Any]]:
-        """The proposals of one of Ray Tune's trials that have not ended."""
-        return [proposal for proposal in trial.config["members"] if proposal["number"] not in self._journal.records]
+    def _record(self, trial: Trial, result: dict[str, Any]) -> Record:
+        """A trial as it stands; in population based training its point has changed on the way."""
+        known, config = self.journal.records[number_of(trial)], trial.config
+        progress = Progress.model_validate_json(result["progress"]) if "progress" in result else known
+        parent = config["number"] if config["number"] != known.number else known.parent
+        return known.now(progress, point=config["point"], parent=parent, ended=time.time())
+
+    def _end(self, trial: Trial, record: Record) -> None:
+        self._running.pop(record.number, None)
+        self._keep(record)
+        if not self.stop.fault:
+            self._ended(record)
 
     def _keep(self, record: Record) -> None:
         try:
-            self._journal.append(record)
-        except UserError as fault:
-            self._journal.fault = fault
-            return
-        self._recorder.record(record)
+            self.journal.append(record)
+        except OutputError as fault:
+            self.stop.fault = fault
 
 
-def record_of(proposal: dict[str, Any], result: dict[str, Any]) -> Record:
-    """What the journal keeps of a trial, from its proposal and the last report of it."""
-    history = result.get("history", [])
-    reason = result.get("failed") or ("" if history else "it ended without an evaluation")
-    return Record(
-        number=proposal["number"],
-        point=proposal["point"],
-        seed=proposal["seed"],
-        parent=proposal["parent"],
-        state="failed" if reason else "complete" if result["complete"] else "stopped early",
-        reason=reason,
-        history=history,
-        measures=result.get("measures", {}),
-        seconds=result.get("seconds", 0.0),
-        ended=time.time(),
-    )
+def number_of(trial: Trial) -> int:
+    """The trial's number in the journal; its config has another's after it took over weights."""
+    number: int = trial.evaluated_params["number"]
+    return number
 
 
-def table(running: Sequence[tuple[dict[str, Any], dict[str, Any]]], metric: str, epochs: int) -> str:
-    """The trials that run, as lines: proposals with their last reports."""
+def table(running: Sequence[Record], metric: str, epochs: int) -> str:
+    """The trials that run, as lines."""
     rows = [["trial", "stage", metric, "time left", "point"]]
-    for proposal, last in running[:SHOWN_TRIALS]:
-        history = last.get("history") or []
-        most = proposal["settings"].get("epochs", epochs)
-        epoch = history[-1]["epoch"] if history else 0
-        each = last.get("seconds", 0.0) / epoch if epoch else 0.0
-        best = f"{max(at[metric] for at in history):.4f}" if history else ""
-        left = f"≤ {each * (most - epoch):.0f} s" if epoch else ""
-        rows.append([str(proposal["number"]), f"epoch {epoch}/{most}", best, left, point_text(proposal["point"])])
+    for record in running[:SHOWN_TRIALS]:
+        left = f"≤ {record.seconds / record.epoch * (epochs - record.epoch):.0f} s"
+        stage = f"epoch {record.epoch}/{epochs}"
+        rows.append([str(record.number), stage, f"{record.best(metric):.4f}", left, point_text(record.point)])
     return aligned(rows, left=(4,))
 
 

@@ -1,102 +1,156 @@
-"""The journal of a search: what it is about, and every trial that ended, on disk as soon as it ends."""
+"""The journal of a search or a comparison: one file, to which every trial writes when it starts, is kept and ends."""
 
 import errno
 import fcntl
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from io import FileIO
 from pathlib import Path
+from statistics import median
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
-from cluster.errors import OutputError, UserError
+from cluster.errors import OutputError
+from cluster.storage import MANIFEST_FILE, check_free
 from tune.config import Value
 
-SEARCH_FILE = "search.json"
 TRIALS_FILE = "trials.jsonl"
-State = Literal["complete", "stopped early", "failed"]
+State = Literal["running", "complete", "stopped early", "failed"]
+History = list[dict[str, float]]
 
 
-class Record(BaseModel):
-    """A trial that ended."""
+class Progress(BaseModel):
+    """How far a trial has come: its evaluations on validation (epoch, loss and metrics) by seed."""
 
     model_config = ConfigDict(frozen=True)
+
+    histories: dict[int, History] = {}
+    measures: dict[str, float] = {}
+    """``size`` (parameters) and ``latency`` (milliseconds), if asked for; in a comparison all metrics."""
+    seconds: float = 0.0
+    """Of training and evaluation."""
+
+    @property
+    def epoch(self) -> int:
+        """The newest epoch of any seed."""
+        return max((int(history[-1]["epoch"]) for history in self.histories.values() if history), default=0)
+
+    def best(self, metric: str) -> float:
+        """The median over the seeds of their best evaluations, or the measure of that name."""
+        if metric in self.measures:
+            return self.measures[metric]
+        return median(max(at[metric] for at in history) for history in self.histories.values())
+
+    def newest(self, metric: str) -> float:
+        """The median over the seeds of their newest evaluations."""
+        return median(history[-1][metric] for history in self.histories.values())
+
+
+class Record(Progress):
+    """A trial: one setting with all its seeds."""
 
     number: int
     """Its place in the order of proposals, from 0."""
     point: dict[str, Value]
-    seed: int
-    parent: int | None = None
-    """The trial whose weights it started from (PBT)."""
-    state: State
+    name: str = ""
+    """In a comparison, the digest of its settings and inputs."""
+    state: State = "running"
     reason: str = ""
     """Why it failed."""
-    history: list[dict[str, float]] = []
-    """Its evaluations on validation: epoch, loss and metrics; with those of its parents."""
-    measures: dict[str, float] = {}
-    """``size`` (parameters) and ``latency`` (milliseconds), if asked for."""
-    seconds: float = 0.0
-    """Of training and evaluation; with those of its parents."""
-    ended: float
+    parent: int | None = None
+    """The trial in which its weights began, if that is another one (population based training)."""
+    checkpoint: str | None = None
+    """Its newest checkpoint, a directory or a URI."""
+    ended: float = 0.0
     """When, in seconds since 1970."""
 
-    def best(self, metric: str) -> float:
-        """Its best evaluation, or its measure of that name."""
-        return self.measures[metric] if metric in self.measures else max(at[metric] for at in self.history)
+    def now(self, progress: Progress, **changes: Any) -> "Record":  # noqa: ANN401  # its own fields
+        """The same trial, having come so far."""
+        return self.model_copy(update={name: getattr(progress, name) for name in Progress.model_fields} | changes)
 
 
 class Journal:
-    """Holds the search's settings and its ended trials; one process writes at a time."""
+    """Holds what decides the results and the newest state of every trial; one process writes at a time.
 
-    def __init__(
-        self, directory: Path, search: Mapping[str, str], starts: Sequence[Mapping[str, Value]] = (), anew: bool = False
-    ) -> None:
-        """Open the journal in ``directory``, or begin one.
+    Every line stands by itself: the first one says what the trials are of, the others are states of trials, of which
+    the newest counts. A line that a kill or a full disk cut off is taken away.
+    """
+
+    def __init__(self, directory: Path, verb: str, about: Mapping[str, Any], again: bool = False) -> None:
+        """Open the journal in ``directory``, or begin one; from now on the directory counts as unfinished.
 
         Args:
-            directory: of the search.
-            search: all that decides its results, as text by name.
-            starts: the points that it begins with; one that goes on keeps those it began with.
-            anew: begin in an emptied directory, whatever it holds.
+            directory: the verb's output.
+            verb: ``tune`` or ``compare``.
+            about: all that decides the results, by name.
+            again: begin in an emptied directory.
 
         Raises:
-            OutputError: the directory cannot be written, holds another search, or another process works on it.
+            OutputError: the directory cannot be written, holds something else, or another process works on it.
         """
         self.directory = directory
-        self.run: str | None = None
-        """The search's run in MLflow."""
-        self.fault: UserError | None = None
-        """What ends the search before its time."""
+        self.notes: dict[str, Any] = {}
+        """What was noted beside the trials."""
+        self.records: dict[int, Record] = {}
+        if not (directory / TRIALS_FILE).exists():
+            check_free(directory, verb, again)
         try:
             directory.mkdir(parents=True, exist_ok=True)
             # Without a buffer, which would keep what a full disk refused and write it later.
             self._file: FileIO = (directory / TRIALS_FILE).open("ab+", buffering=0)
-        except OSError as error:
-            raise OutputError(f"{directory} cannot be written ({error.strerror}): choose another --output") from error
-        try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise OutputError(f"{directory}: another process is searching there: wait for it or stop it") from None
-        self._search = dict(search)
-        self.starts = [dict(point) for point in starts]
-        """The points that come first."""
-        if anew:
-            with self._full_disk_is_one_line():
+            raise OutputError(f"{directory}: another process is at work there: wait for it or stop it") from None
+        except OSError as error:
+            raise OutputError(f"{directory} cannot be written ({error.strerror}): choose another --output") from error
+        with self._full_disk_is_one_line():
+            if again:
                 self._empty()
-        self._check_same()
-        self.records = self._read()
+            self._read()
+            if "verb" not in self.notes:
+                self.note(verb=verb, id=uuid.uuid4().hex, about=dict(about))
+        self._check_same(verb, about)
+        (directory / MANIFEST_FILE).unlink(missing_ok=True)
+
+    @property
+    def ended(self) -> list[Record]:
+        """The trials that ended, in the order of their numbers."""
+        return [record for _, record in sorted(self.records.items()) if record.state != "running"]
+
+    @property
+    def open(self) -> list[Record]:
+        """The trials that began and have not ended."""
+        return [record for _, record in sorted(self.records.items()) if record.state == "running"]
 
     def append(self, record: Record) -> None:
-        """Keep a trial; it is on disk when this returns.
+        """Keep the state of a trial; it is on disk when this returns.
 
         Raises:
             OutputError: the disk is full.
         """
-        line = record.model_dump_json().encode() + b"\n"
+        self._write(record.model_dump_json(exclude_defaults=True))
+        self.records[record.number] = record
+
+    def note(self, **notes: Any) -> None:  # noqa: ANN401  # what JSON holds
+        """Keep something beside the trials.
+
+        Raises:
+            OutputError: the disk is full.
+        """
+        self._write(json.dumps(notes))
+        self.notes |= notes
+
+    def close(self) -> None:
+        """Let another process have it."""
+        self._file.close()
+
+    def _write(self, text: str) -> None:
+        line = text.encode() + b"\n"
         with self._full_disk_is_one_line():
             start = self._file.seek(0, os.SEEK_END)
             try:
@@ -106,27 +160,6 @@ class Journal:
             except OSError:
                 os.ftruncate(self._file.fileno(), start)
                 raise
-        self.records[record.number] = record
-
-    def set_run(self, run: str) -> None:
-        """Note the search's run in MLflow.
-
-        Raises:
-            OutputError: the disk is full.
-        """
-        self.run = run
-        self._write_search()
-
-    def close(self) -> None:
-        """Let another process have it."""
-        self._file.close()
-
-    def _write_search(self) -> None:
-        aside = self.directory / f".{SEARCH_FILE}.{os.getpid()}"
-        content = {"run": self.run, "starts": self.starts, "search": self._search}
-        with self._full_disk_is_one_line():
-            aside.write_text(json.dumps(content, indent=1) + "\n")
-            aside.rename(self.directory / SEARCH_FILE)
 
     @contextmanager
     def _full_disk_is_one_line(self) -> Iterator[None]:
@@ -134,7 +167,7 @@ class Journal:
             yield
         except OSError as error:
             raise OutputError(
-                f"{self.directory} cannot be written ({error.strerror}): make room, then the same command goes on"
+                f"{self.directory} cannot be written ({error.strerror}): make room, then the same command resumes"
             ) from error
 
     def _empty(self) -> None:
@@ -146,36 +179,56 @@ class Journal:
             elif path.name != TRIALS_FILE:
                 path.unlink()
 
-    def _check_same(self) -> None:
+    def _read(self) -> None:
+        self._file.seek(0)
+        lines = self._file.read()
+        end = lines.rfind(b"\n") + 1
+        os.ftruncate(self._file.fileno(), end)
         try:
-            known: dict[str, Any] = json.loads((self.directory / SEARCH_FILE).read_text())
-        except FileNotFoundError:
-            self._write_search()
-            return
-        except ValueError:
-            raise self._other("its search.json is damaged") from None
-        self.run, self.starts = known["run"], known.get("starts", self.starts)
-        changed = [
-            name for name in known["search"] | self._search if known["search"].get(name) != self._search.get(name)
-        ]
+            self.notes, self.records = parse(lines[:end].decode())
+        except ValueError as error:
+            raise self._other(f"{TRIALS_FILE} is damaged") from error
+
+    def _check_same(self, verb: str, about: Mapping[str, Any]) -> None:
+        if self.notes["verb"] != verb:
+            raise OutputError(f"{self.directory} holds a `{self.notes['verb']}`: choose another --output")
+        known, now = self.notes["about"], json.loads(json.dumps(about))
+        changed = [name for name in known | now if known.get(name, _NOTHING) != now.get(name, _NOTHING)]
         if changed:
-            before, now = (search.get(changed[0], "nothing") for search in (known["search"], self._search))
+            before, after = (of.get(changed[0], _NOTHING) for of in (known, now))
             more = f" (and {len(changed) - 1} more)" if len(changed) > 1 else ""
-            raise self._other(f"{changed[0]} was {before}, now it is {now}{more}")
+            raise self._other(f"{changed[0]} was {before}, now it is {after}{more}")
 
     def _other(self, reason: str) -> OutputError:
         return OutputError(
             f"{self.directory} holds another search: {reason}; choose another --output or add --overwrite True"
         )
 
-    def _read(self) -> dict[int, Record]:
-        """Ended trials by number; a line that a kill or a full disk cut off is taken away."""
-        self._file.seek(0)
-        text = self._file.read()
-        whole = text[: text.rfind(b"\n") + 1]
-        os.ftruncate(self._file.fileno(), len(whole))
-        try:
-            records = [Record.model_validate_json(line) for line in whole.splitlines()]
-        except ValidationError as error:
-            raise self._other(f"{TRIALS_FILE} is damaged") from error
-        return {record.number: record for record in records}
+
+_NOTHING = "nothing"
+
+
+def parse(text: str) -> tuple[dict[str, Any], dict[int, Record]]:
+    """The notes and the newest state of every trial in the lines of a journal.
+
+    Raises:
+        ValueError: a line is none of a journal.
+    """
+    notes: dict[str, Any] = {}
+    records: dict[int, Record] = {}
+    for line in text.splitlines():
+        content = json.loads(line)
+        if "number" in content:
+            records[content["number"]] = Record.model_validate(content)
+        else:
+            notes |= content
+    return notes, records
+
+
+def read_journal(directory: Path) -> tuple[dict[str, Any], list[Record]]:
+    """The notes and the trials that ended of a journal, which another process may be writing; empty without one."""
+    with suppress(OSError, ValueError):
+        lines = (directory / TRIALS_FILE).read_text().splitlines(keepends=True)
+        notes, records = parse("".join(line for line in lines if line.endswith("\n")))
+        return notes, [record for _, record in sorted(records.items()) if record.state != "running"]
+    return {}, []

@@ -1,148 +1,178 @@
-"""Runs the trials of a search with Ray Tune."""
+"""Runs trials with Ray Tune: those of a search, and those of a comparison."""
 
+import hashlib
 import logging
 import os
-import tempfile
-from functools import partial
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
-from ray import tune as ray_tune
+import ray
+from pyarrow.fs import FileSystem
+from ray import tune
+from ray.tune import CheckpointConfig, PlacementGroupFactory
+from ray.tune.schedulers import TrialScheduler
+from ray.tune.search import ConcurrencyLimiter, Searcher
 
+from cluster.config import ResourcesConfig
 from cluster.console import say
-from cluster.errors import ClusterError, UserError
+from cluster.errors import UserError
 from cluster.resources import check_resources
-from student_train.config import TrainConfig
-from tune.checkpoints import CHECKPOINTS_FOLDER, Prune
-from tune.config import MINIMISED, TuneConfig
-from tune.entry import start_trial
+from tune.config import TrialsConfig
 from tune.follow import Follow
-from tune.halving import Rungs
 from tune.journal import Journal, Record
-from tune.proposals import Proposals, proposals, split
-from tune.record_runs import RunRecorder
-from tune.searcher import OrderedSearcher
-from tune.shared_data import DECIDING, share
-from tune.space import Space, grid, point_config
+from tune.trial import Plan, Trial, train_on_workers
 
 # Without these Ray Tune writes TensorBoard, CSV and JSON files of every trial, which the journal holds already, prints
-# tables of its own, misses the files it was told not to write, and saves the state of all trials again and again.
+# tables of its own, changes the directory, wants every objective of a trial that failed, saves its own state, and takes
+# an interrupt for a finished search.
 QUIET_ENVIRONMENT = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "RAY_AIR_NEW_OUTPUT": "0",
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",
     "TUNE_WARN_SLOW_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "1000000000",
+    "RAY_AIR_NEW_OUTPUT": "0",
 }
-QUIET_LOGGERS = ("ray.tune.analysis.experiment_analysis", "ray.tune.tune")
+QUIET_LOGGERS = ("ray.tune.analysis.experiment_analysis", "ray.tune.tune", "ray.tune.execution.tune_controller")
+KEPT_CHECKPOINTS = 3  # of a trial: the journal may name the one before the newest, and so may a member of a population
+
+
+class Listed(Searcher):
+    """Hands out the open trials of the journal in their order."""
+
+    def __init__(self, journal: Journal) -> None:
+        super().__init__()
+        self._waiting = iter(journal.open)
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str:
+        """The next one."""
+        record = next(self._waiting, None)
+        return Searcher.FINISHED if record is None else record.model_dump(include={"number", "point", "checkpoint"})
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Nothing: the journal knows."""
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: see :meth:`on_trial_complete`."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing: see :meth:`on_trial_complete`."""
+
+
+Begin = Callable[[], tuple[Searcher | None, TrialScheduler]]
 
 
 def run_trials(
-    config: TuneConfig, base: TrainConfig, space: Space, journal: Journal, recorder: RunRecorder
+    plan: Callable[[], Plan],
+    journal: Journal,
+    begin: Begin,
+    *,
+    total: int,
+    config: TrialsConfig,
+    ended: Callable[[Record], None],
+    trainable: type[tune.Trainable] = Trial,
 ) -> list[Record]:
     """Run the trials that the journal lacks, and return all in their order.
 
+    Args:
+        plan: makes what trials have in common.
+        journal: of the search or the comparison.
+        begin: makes the searcher and the scheduler from what the journal holds; without a searcher, the open trials of
+            the journal are a population that begins together.
+        total: how many trials there will be.
+        config: how they run.
+        ended: called with every trial that ended, again with those that ended before; may be called twice.
+        trainable: runs a trial of one process.
+
     Raises:
         ConfigError: the cluster is too small for one trial.
-        ClusterError: processes died while they started, again and again.
         OutputError: the journal cannot be written.
-        UserError: the search was stopped before all trials ended, or trials found no data, no disk or no cluster.
+        UserError: it was stopped before all trials ended, or trials found no data, no disk or no cluster.
     """
-    recorder.catch_up(journal)
-    for _ in range(config.retries + 1):
-        planned = proposals(config, space, journal.starts)
-        if all(number in journal.records for number in range(planned.total)):
-            break
-        journal.fault = None
-        _run(config, trial_config(config, base), space, planned, journal, recorder)
-        if not isinstance(journal.fault, ClusterError):  # that of a process that died, whose trial is proposed again
-            break
-    if journal.fault:
-        raise journal.fault
-    if len(journal.records) < planned.total:
-        raise UserError(
-            f"{config.output}: stopped after {len(journal.records)} of {planned.total} trials: the same command goes on"
-        )
-    recorder.finish()
-    return [journal.records[number] for number in range(planned.total)]
-
-
-def _run(
-    config: TuneConfig,
-    train: TrainConfig,
-    space: Space,
-    planned: Proposals,
-    journal: Journal,
-    recorder: RunRecorder,
-) -> None:
-    metric = config.search.objectives[0]
-    rungs = Rungs(config.asha, metric) if config.search.scheduler == "asha" else None
-    follow = Follow(journal, recorder, metric, planned.total, train.epochs)
-    prune = [Prune(journal, config, planned.total // config.pbt.rounds)] if config.search.scheduler == "pbt" else []
-    _quiet()
-    # Otherwise one trial at a time waits for its actor, and a second one never gets its own.
-    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(config.concurrent)
-    with tempfile.TemporaryDirectory(prefix="dllm2rec-tune-") as storage:
-        # Not by a Tuner, which would pickle searcher and callbacks for a restore that we do without; nor, with ray://
-        # addresses, in an actor: the journal is here.
-        ray_tune.run(
-            ray_tune.with_resources(_trainable(config, train, space), _resources(config, train)),
-            name=f"search-{os.getpid()}",
-            num_samples=planned.total,
-            search_alg=OrderedSearcher(planned, journal, 1, partial(split, train), rungs),
-            storage_path=train.storage or storage,
-            callbacks=[follow, *prune],
-            max_failures=config.retries,
-            reuse_actors=True,
-            raise_on_failed_trial=False,
-            verbose=0,
-            _remote=False,
-        )
+    for record in journal.ended:  # a kill may have come between its end and what is done then
+        ended(record)
+    if len(journal.ended) >= total:
+        return journal.ended
+    os.environ.update(QUIET_ENVIRONMENT)
+    for logger in QUIET_LOGGERS:
+        logging.getLogger(logger).setLevel(logging.CRITICAL)
+    most = min(config.concurrent or room(config.resources), total)
+    common = plan()
+    follow = Follow(journal, common, total, ended)
+    runs = train_on_workers if config.resources.workers > 1 else trainable
+    with suppress(KeyboardInterrupt):
+        for _ in range(config.retries + 1):
+            if len(journal.ended) < total and not follow.stop.fault:
+                _run(tune.with_parameters(runs, plan=common), common, begin, follow, most, config.retries)
     say(follow.summary())
+    if follow.stop.fault:
+        raise follow.stop.fault
+    if len(journal.ended) < total:
+        raise UserError(
+            f"{journal.directory}: stopped after {len(journal.ended)} of {total} trials: the same command resumes"
+        )
+    return journal.ended
 
 
-def trial_config(config: TuneConfig, base: TrainConfig) -> TrainConfig:
-    """What a trial trains: as many epochs as the scheduler gives, and in PBT without patience."""
-    if config.search.scheduler == "asha":
-        return base.model_copy(update={"epochs": config.asha.max_epochs})
-    if config.search.scheduler == "pbt":
-        epochs = config.pbt.epochs * config.pbt.rounds
-        return base.model_copy(update={"epochs": epochs, "patience": epochs})
-    return base
-
-
-def _resources(config: TuneConfig, train: TrainConfig) -> dict[str, float]:
-    """Of a trial's own process; with several workers these ask for theirs through Ray Train.
-
-    Raises:
-        ConfigError: the cluster is too small for one trial.
-    """
-    workers, own = train.resources, {"CPU": config.cpus_per_trial, "GPU": config.gpus_per_trial}
-    asked, remedy = own, "lower --cpus-per-trial or --gpus-per-trial"
-    if workers.workers > 1:
-        asked = {name: workers.workers * each for name, each in workers.per_worker().items()}
-        remedy = "lower --train.resources.workers or --train.resources.cpus"
-    if not workers.autoscale:
-        check_resources("one trial's workers", asked, remedy)
-    # Ray Tune refuses to ask for nothing.
-    return {"cpu": 0, "memory": 1} if workers.workers > 1 else {name.lower(): amount for name, amount in own.items()}
-
-
-def _trainable(config: TuneConfig, train: TrainConfig, space: Space) -> Any:  # noqa: ANN401  # Ray Tune's wrapper
-    deciding = {path: domain for path, domain in space.items() if path in DECIDING}
-    several = train.resources.workers > 1
-    checkpoints = config.output.absolute() / CHECKPOINTS_FOLDER if config.search.scheduler == "pbt" else None
-    return ray_tune.with_parameters(
-        start_trial,
-        gpus=config.gpus_per_trial,
-        train=train.model_dump(mode="json"),
-        shared_data={} if several else share(point_config(train, point) for point in grid(deciding)),
-        metric=config.search.objectives[0],
-        measures=tuple(name for name in config.search.objectives if name in MINIMISED),
-        checkpoints=str(checkpoints) if checkpoints else None,
-        threads=max(1, int(config.cpus_per_trial)),
+def _run(runs: Any, plan: Plan, begin: Begin, follow: Follow, most: int, retries: int) -> None:  # noqa: ANN401
+    """Let Ray Tune run what the journal lacks."""
+    searcher, scheduler = begin()
+    journal = follow.journal
+    # Otherwise few trials at a time wait for an actor.
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(most + 1)
+    # Not by a Tuner, which would pickle searcher and callbacks for a restore that we do without, and would, with ray://
+    # addresses, run in an actor: the journal is here.
+    tune.run(
+        runs,
+        name=f"{os.getpid()}-{len(journal.records)}",
+        config={} if searcher else {"number": tune.grid_search([record.number for record in journal.open])},
+        num_samples=follow.total if searcher else 1,
+        search_alg=ConcurrencyLimiter(searcher, most) if searcher else None,
+        scheduler=scheduler,
+        stop=follow.stop,
+        resources_per_trial=_resources(plan.resources),
+        storage_path=plan.storage,
+        checkpoint_config=CheckpointConfig(num_to_keep=KEPT_CHECKPOINTS),
+        callbacks=[follow],
+        max_failures=retries,
+        reuse_actors=plan.resources.workers == 1,
+        raise_on_failed_trial=False,
+        verbose=0,
+        _remote=False,
     )
 
 
-def _quiet() -> None:
-    os.environ.update(QUIET_ENVIRONMENT)
-    for logger in QUIET_LOGGERS:
-        logging.getLogger(logger).setLevel(logging.ERROR)
+def room(resources: ResourcesConfig) -> int:
+    """How many trials the cluster has room for.
+
+    Raises:
+        ConfigError: it has room for none.
+    """
+    asked = {name: amount * resources.workers for name, amount in resources.per_worker().items()}
+    if not resources.autoscale:
+        check_resources("one trial's workers", asked, "lower --resources.workers, --resources.cpus or --resources.gpus")
+    have = ray.cluster_resources()
+    return max(1, int(min(have.get(name, 0) / amount for name, amount in asked.items())))
+
+
+def _resources(resources: ResourcesConfig) -> PlacementGroupFactory:
+    """Of a trial's own process; several workers ask for theirs through Ray Train."""
+    # Ray Tune refuses to ask for nothing.
+    return PlacementGroupFactory([{"memory": 1} if resources.workers > 1 else resources.per_worker()])
+
+
+def trial_storage(storage: str | None, output: Path) -> str:
+    """Where the checkpoints of trials are kept: in a hidden folder of the output, or in a storage that is asked for."""
+    if storage is None:
+        return str(output.absolute() / ".trials")
+    name = hashlib.sha256(str(output.absolute()).encode()).hexdigest()[:16]
+    return f"{storage if '://' in storage else Path(storage).absolute()}/trials-{name}"
+
+
+def clear(storage: str) -> None:
+    """Delete the checkpoints that trials left."""
+    filesystem, root = FileSystem.from_uri(storage)
+    if filesystem.get_file_info(root).type.name == "Directory":
+        filesystem.delete_dir(root)

@@ -1,31 +1,42 @@
 """The verb ``tune``: a search over fields of ``train`` on validation, its report, and the best student of it."""
 
+import math
+from collections.abc import Mapping, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ray.tune.schedulers import TrialScheduler
+from ray.tune.search import Searcher
+
 from cluster.console import say
+from cluster.identity import deciding
 from cluster.ray_session import ray_session
+from cluster.run_record import flatten
 from cluster.storage import Draft, write_manifest
 from cluster.tracking import Tracker
 from student_train.config import TrainConfig
 from student_train.train import check_inputs
-from tune.champion import register_best, set_champion
-from tune.config import TuneConfig
-from tune.opening import open_journal
-from tune.outcome import best_of, outcomes_of
-from tune.record_runs import RunRecorder, search_run
-from tune.report import write_report
-from tune.run import run_trials
-from tune.space import check_space
+from tune.champion import best_of, register_best, set_champion
+from tune.config import AshaConfig, TrialsConfig, TuneConfig, render
+from tune.journal import Journal
+from tune.points import Points, starting_points, total
+from tune.run import clear, run_trials, trial_storage
+from tune.schedulers import EveryTrial, Halving, Population
+from tune.search_report import write_report
+from tune.shared_data import share
+from tune.space import Space, check_space, point_config
+from tune.tracked import parent_run, trial_run
+from tune.trial import Plan
 
 
 def tune(config: TuneConfig) -> Path:
-    """Search, train the best point as ``dllm2rec train`` would, register the student, and report.
+    """Search, train the best setting as ``dllm2rec train`` would, register the student, and report.
 
-    Every trial that ends is kept, so that the same command goes on where it was stopped and ends with the same best;
-    a finished search goes on when given more trials. Selection sees validation rows only; the test rows are read once,
-    by the final trainings.
+    Every trial writes to the journal, so that the same command resumes where it was stopped, and a finished search
+    resumes when it is given more trials. Selection sees validation rows only; the test rows are read once, by the final
+    trainings.
 
     Raises:
         StaleInputError: data set or labels are missing, unfinished, or do not belong together.
@@ -37,36 +48,114 @@ def tune(config: TuneConfig) -> Path:
     inputs = check_inputs(base)
     space = check_space(config, base)
     metric = config.search.objectives[0]
-    tracker = Tracker(config.tracking)
     journal = open_journal(config, base, space, inputs)
+    run = parent_run("tune", config.output, config, inputs, journal.notes["id"])
     with (
         closing(journal),
+        Tracker(config.tracking, config.output) as tracker,
+        tracker.running(run),
         ray_session(config.cluster),
-        search_run(tracker, journal, f"tune {base.model.name}", config, inputs) as parent,
     ):
-        records = run_trials(config, base, space, journal, RunRecorder(tracker, parent.id, metric))
-        outcomes = outcomes_of(records, config)
-        best = best_of(outcomes)
-        crowned = set_champion(config, base, best)
-        written = write_report(config, space, records, outcomes, crowned)
-        parent.log_metrics({f"search_validation_{metric}": best.values[0]})
-        parent.log_artifacts(written)
-        registered = register_best(config, tracker, crowned.student, parent.id)
+        records = run_trials(
+            lambda: plan_of(config, base, space, inputs),
+            journal,
+            lambda: parts(config, base, space, journal),
+            total=total(config, base, space),
+            config=config,
+            ended=lambda record: tracker.send_soon(trial_run(record, run)),
+        )
+        best = best_of(records, metric)
+        champion = set_champion(config, base, best)
+        written = write_report(config, space, records, champion)
+        figures = {f"search_validation_{metric}": best.best(metric)}
+        tracker.send_soon(replace(run, metrics=figures, artifacts=written, status="FINISHED"))
+        registered = register_best(config, tracker, champion.student, run)
+        clear(trial_storage(base.storage, config.output))
     failed = sum(record.state == "failed" for record in records)
     draft = Draft(config.output, {"trials": len(records), "failed": failed})
-    draft.metrics[f"search_validation_{metric}"] = best.values[0]
+    draft.metrics |= figures
     write_manifest(draft, verb="tune", config=config, inputs=inputs)
-    say(f"{config.output}: best validation {metric} {best.values[0]:.4f} of {len(records)} trials, {registered}")
+    say(f"{config.output}: best validation {metric} {best.best(metric):.4f} of {len(records)} trials, {registered}")
     return config.output
 
 
-def base_config(config: TuneConfig) -> TrainConfig:
-    """The train config that points go into: where it runs and is recorded comes from the search's config.
+def base_config(config: TrialsConfig) -> TrainConfig:
+    """The train config that points go into: where it runs and is recorded comes from the verb's config.
 
     Paths are made absolute, for trials may start in another directory.
     """
     train = config.train
-    update: dict[str, Any] = {"cluster": config.cluster, "tracking": config.tracking, "register_as": None}
+    update: dict[str, Any] = {name: getattr(config, name) for name in ("resources", "cluster", "tracking")}
     update["dataset"] = train.dataset.absolute()
     update["labels"] = train.labels.absolute() if train.labels else None
     return train.model_copy(update=update)
+
+
+def open_journal(config: TuneConfig, base: TrainConfig, space: Space, inputs: Mapping[str, str]) -> Journal:
+    """The journal of the search, with the points that come first.
+
+    Raises:
+        ConfigError: a search that begins finds nothing to start from.
+        OutputError: the output directory holds something else or another search, or another process works on it.
+    """
+    about = flatten(deciding(config.model_copy(update={"search": config.search.model_copy(update={"space": {}})})))
+    about |= {f"search.space.{path}": render(domain) for path, domain in space.items()}
+    about |= {f"fingerprint of the {name}": value for name, value in inputs.items()}
+    if config.search.scheduler == "pbt":
+        about["trials"] = str(config.trials)  # the population
+    unused = tuple(f"{name}." for name in ("asha", "pbt") if name != config.search.scheduler)
+    about = {name: value for name, value in about.items() if not name.startswith(unused)}
+    journal = Journal(config.output, "tune", about, config.overwrite)
+    if "starts" not in journal.notes:
+        journal.note(starts=starting_points(config, base, space))
+    return journal
+
+
+def plan_of(config: TuneConfig, base: TrainConfig, space: Space, inputs: Mapping[str, str]) -> Plan:
+    """What all trials have in common: as many epochs as the scheduler gives, and in PBT no patience."""
+    train, hands_on = base, config.search.scheduler == "pbt"
+    decisions: Sequence[int] = ()
+    if config.search.scheduler == "asha":
+        train = base.model_copy(update={"epochs": config.asha.max_epochs})
+        decisions = rungs(config.asha)
+    elif hands_on:
+        epochs = config.pbt.epochs * config.pbt.rounds
+        train = base.model_copy(update={"epochs": epochs, "patience": epochs})
+        decisions = range(config.pbt.epochs, epochs + 1, config.pbt.epochs)
+    ends = [{path: end} for path, domain in space.items() for end in domain.ends()]
+    several = config.resources.workers > 1
+    return Plan(
+        train=train.model_dump(mode="json"),
+        resources=config.resources,
+        seeds=config.seeds,
+        objectives=config.search.objectives,
+        shared=None if several else share([base, *(point_config(base, end) for end in ends)]),
+        decisions=tuple(decisions),
+        hands_on=hands_on,
+        checkpoint_seconds=config.checkpoint_seconds,
+        storage=trial_storage(base.storage, config.output),
+        inputs=dict(inputs),
+    )
+
+
+def parts(
+    config: TuneConfig, base: TrainConfig, space: Space, journal: Journal
+) -> tuple[Searcher | None, TrialScheduler]:
+    """Ray Tune's searcher and scheduler for what the journal lacks; a population has no searcher."""
+    points = Points(config, base, space, journal)
+    if config.search.scheduler == "pbt":
+        while points.suggest(f"member {len(journal.records)}") != Searcher.FINISHED:
+            pass
+        return None, Population(config, space, journal)
+    if config.search.scheduler == "asha":
+        return points, Halving(config.asha, config.search.objectives[0], journal)
+    return points, EveryTrial()
+
+
+def rungs(config: AshaConfig) -> list[int]:
+    """Epochs at which successive halving compares trials."""
+    found, epoch = [], float(config.grace)
+    while epoch < config.max_epochs:
+        found.append(math.ceil(epoch))
+        epoch *= config.reduction
+    return found

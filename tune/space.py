@@ -7,7 +7,7 @@ from itertools import product
 
 from pydantic import ValidationError
 
-from cluster.config import Config, describe
+from cluster.config import Config, describe, has_effect
 from cluster.errors import ConfigError
 from student_train.config import TrainConfig, value_at
 from student_train.train import check_inputs
@@ -33,16 +33,8 @@ _OF_STRATEGY: dict[str, Space] = {
 _NOT_SEARCHED = {
     "dataset": "it is the data that trials are compared on",
     "labels": "they are the teacher that trials are compared with",
-    "max_failures": "it decides nothing",
-    "storage": "it decides nothing",
     "seed": "give --seeds",
-    "output": "trials write none",
-    "overwrite": "trials write nothing",
-    "register_as": "only the best student is registered",
-    "track": "every trial is recorded",
-    "resources": "all trials ask for the same resources",
-    "cluster": "all trials run on one",
-    "tracking": "all trials are recorded in one place",
+    "resources": "all trials ask for the same ones, `resources` of the search",
 }
 _JOINED = ("distillation.embedding", ("both", "input", "output"))
 _PAPER = ("distillation.strategy", ("dllm2rec", "dllm2rec-official"))
@@ -85,15 +77,26 @@ def point_config(train: TrainConfig, point: Point) -> TrainConfig:
         *sections, name = path.split(".")
         section = settings
         for outer in sections:
+            if not isinstance(section.get(outer), dict):  # refused below
+                section[outer] = {}
             section = section[outer]
         section[name] = value
     return TrainConfig.model_validate(settings)
 
 
-def own_point(train: TrainConfig, space: Space) -> dict[str, Value] | None:
-    """The point that ``train`` stands at; none where the space leaves such a value out."""
-    point = {path: value_at(train, path) for path in space}
-    return point if all(space[path].holds(value) for path, value in point.items()) else None
+def identity(train: TrainConfig, point: Point) -> str:
+    """Equal for points that train the same student: fields that have no effect beside the others are left out."""
+    try:
+        config = point_config(train, point)
+    except ValidationError:
+        return repr(sorted(point.items()))
+    kept = [path for path in point if path not in _HAS_EFFECT_WITH or _in_effect(config, path)]
+    return repr([(path, value_at(config, path)) for path in sorted(kept)])
+
+
+def _in_effect(config: TrainConfig, path: str) -> bool:
+    decides, needed = _HAS_EFFECT_WITH[path]
+    return value_at(config, decides) in needed
 
 
 def grid(space: Space) -> Iterator[dict[str, Value]]:
@@ -121,7 +124,7 @@ def check_space(config: TuneConfig, train: TrainConfig) -> Space:
         for point in grid(space):
             _check_value(train, point)
     if config.search.scheduler == "pbt":
-        _check_moving(space, train)
+        _check_moving(space)
     return space
 
 
@@ -141,8 +144,9 @@ def _check_path(path: str) -> None:
         similar = [name for name in known if name.rpartition(".")[2] == last] or get_close_matches(path, known, 1, 0.4)
         hint = f": perhaps {similar[0]}" if similar else ": `dllm2rec train --help` lists them"
         raise ConfigError(f"`search.space` names {path}, which is no field of `train`{hint}")
-    reason = _NOT_SEARCHED.get(path.partition(".")[0])
-    if reason:
+    section = path.partition(".")[0]
+    if section in _NOT_SEARCHED or not has_effect(TrainConfig.model_fields[section]):
+        reason = _NOT_SEARCHED.get(section, "it changes no result")
         raise ConfigError(f"`search.space` names {path}, which cannot be searched: {reason}")
 
 
@@ -171,16 +175,11 @@ def _check_value(train: TrainConfig, point: Point) -> None:
         raise ConfigError(f"`search.space` reaches values that training refuses: {error}") from error
 
 
-def _check_moving(space: Space, train: TrainConfig) -> None:
+def _check_moving(space: Space) -> None:
     """Weights are handed on in PBT, so that what fixes their shapes has to stand still."""
-    if train.resources.workers > 1:
-        raise ConfigError(
-            "`search.scheduler` = pbt hands on the weights of one worker, but `train.resources.workers` is "
-            f"{train.resources.workers}: set it to 1 or choose another scheduler"
-        )
-    fixed = ("student", "shape", "distillation.projector", "distillation.strategy", "distillation.embedding")
+    fixed = ("model", "distillation.projector", "distillation.strategy", "distillation.embedding")
     for path in space:
-        if path.startswith(fixed) and path != "model.dropout" and path != "distillation.projector_start":
+        if path.startswith(fixed) and path not in ("model.dropout", "distillation.projector_start"):
             raise ConfigError(
                 f"`search.space` names {path}, which weights that are handed on (`search.scheduler` = pbt) do not "
                 "survive: leave it out or choose another scheduler"

@@ -4,6 +4,7 @@ import mlflow
 import pytest
 
 from cluster.errors import ModelError, StaleInputError
+from cluster.run_record import RunRecord
 from cluster.storage import fingerprint, read_manifest
 from cluster.tracking import Tracker
 from dllm2rec import main
@@ -20,8 +21,8 @@ def tracker(new_store):
 
 def test_a_version_carries_metrics_and_fingerprints(tracker, make_student):
     directory = make_student(ndcg=0.125, dataset="data")
-    with tracker.run("parent") as parent:
-        version = register_student(tracker, directory, "tagged", parent=parent.id)
+    parent = RunRecord("search", "a search")
+    version = register_student(tracker, directory, "tagged", parent)
     assert version == Registry(tracker).resolve("models:/tagged/1")
     assert version.tags == {
         "fingerprint.dataset": "data",
@@ -31,8 +32,9 @@ def test_a_version_carries_metrics_and_fingerprints(tracker, make_student):
     }
     client = mlflow.MlflowClient(tracker.uri)
     run = client.get_run(client.get_model_version("tagged", "1").run_id)
-    assert run.data.tags["mlflow.parentRunId"] == parent.id
-    assert run.data.metrics["validation_ndcg_at_20"] == 0.125
+    assert run.data.tags["mlflow.parentRunId"] == tracker.send(parent)
+    assert run.data.metrics["best_validation_ndcg_at_20"] == 0.125
+    assert client.get_metric_history(run.info.run_id, "loss")[0].value == 2.5
     assert run.data.params["model.hidden_size"] == "8"
 
 

@@ -7,6 +7,7 @@ import pytest
 from mlflow.models import infer_signature
 
 from cluster.errors import ConfigError, ModelError
+from cluster.run_record import RunRecord
 from cluster.tracking import Tracker
 from model_registry.versions import Registry, ServedModel
 
@@ -55,20 +56,20 @@ def served(tmp_path) -> ServedModel:
 
 
 def register(tracker: Tracker, served: ServedModel, name: str, **tags: str):
-    with tracker.run(f"make {name}") as run:
-        return Registry(tracker).register(run, name, served, tags)
+    run_id = tracker.send(RunRecord(f"make {name}", f"make {name}"))
+    return Registry(tracker).register(run_id, name, served, tags)
 
 
 def test_versions_count_up_carry_tags_and_know_their_run(tracker, served):
-    with tracker.run("make counted") as run:
-        first = Registry(tracker).register(run, "counted", served, {"validation_ndcg@20": "0.1"})
+    run_id = tracker.send(RunRecord("make first", "make first"))
+    first = Registry(tracker).register(run_id, "counted", served, {"validation_ndcg@20": "0.1"})
     second = register(tracker, served, "counted")
     assert (first.version, second.version) == (1, 2)
     found = Registry(tracker).version("counted", 1)
     assert found.tags == {"validation_ndcg_at_20": "0.1"}
     assert Registry(tracker).version("counted").version == 2
     stored = mlflow.MlflowClient(tracker.uri).get_model_version("counted", "1")
-    assert stored.run_id == run.id
+    assert stored.run_id == run_id
 
 
 def test_a_pulled_model_answers_with_params(tracker, served, tmp_path):

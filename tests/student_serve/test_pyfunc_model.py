@@ -18,7 +18,7 @@ from cluster.tracking import Tracker
 from model_registry.register import SIGNATURE, register_student
 from model_registry.versions import Registry
 from student_serve.recommender import Recommender
-from tests.mlflow_server import free_port, listening
+from tests.mlflow_server import Listening
 
 pytestmark = pytest.mark.engine
 
@@ -100,14 +100,14 @@ def test_the_model_holds_what_answers_and_nothing_else(pulled):
     assert "model.safetensors" not in {file.name for file in pulled.rglob("*")}
 
 
-def test_the_line_of_the_readme_serves_the_champion(tracking, expected, tmp_path):
+def test_the_line_of_the_readme_serves_the_champion(tracking, expected):
     line = re.search(r"^mlflow models serve .*", README.read_text(), flags=re.MULTILINE)[0]
     assert "models:/my-student@champion" in line
     store = Path(tracking.uri.removeprefix("sqlite:///")).parent
-    with listening(["bash", "-c", line], free_port(), tmp_path / "log", "/ping", store) as address:
-        answer = post(address, {"dataframe_split": {"columns": ["history"], "data": [[h] for h in HISTORIES]}})
+    with Listening(line, store, "/ping") as serving:
+        answer = post(serving.address, {"dataframe_split": {"columns": ["history"], "data": [[h] for h in HISTORIES]}})
         with pytest.raises(urllib.error.HTTPError) as refused:
-            post(address, {"dataframe_split": {"columns": ["titles"], "data": [[["i1"]]]}})
+            post(serving.address, {"dataframe_split": {"columns": ["titles"], "data": [[["i1"]]]}})
     assert refused.value.code == 400
     rows = answer["predictions"]
     assert [row["titles"] for row in rows] == expected["titles"]

@@ -1,9 +1,14 @@
-"""The official code's files out and in again, and files that are unsafe or do not fit."""
+"""The official code's files out and in again, pickles that are not trusted, and files that do not fit."""
 
 import os
 import pickle
+import re
+import shlex
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +26,7 @@ from student_train.config import TrainConfig
 from student_train.train import check_inputs, load_data
 from teacher_infer.exchange import export_labels, import_labels
 from teacher_infer.exchange_config import ExportConfig, ImportConfig
+from teacher_infer.official import read_embeddings
 from tests.student_train.conftest import N_ITEMS, ROWS, STORED_K, dataset, labels
 
 __all__ = ["dataset", "labels"]
@@ -89,14 +95,55 @@ def test_the_true_item_off_the_list_gets_the_lists_last_distance(files: Path) ->
 
 
 def test_rows_without_history_are_dropped_with_their_labels(files: Path) -> None:
-    train = pd.read_pickle(files / "train_data.df")
+    train = pd.read_parquet(files / "train_data.parquet")
     train.loc[5, "len_seq"] = 0
-    train.to_pickle(files / "train_data.df")
+    train.to_parquet(files / "train_data.parquet")
     ranking = np.loadtxt(files / "myrank_train.txt", dtype=int)
     back = imported(files)
     items = column(back / "labels", "labels/train", "items")
     assert items == np.delete(ranking, 5, 0).tolist()
     assert read_manifest(back).counts["rows_without_history"] == 1
+
+
+def test_items_counted_from_1_are_suspected(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ranking = np.loadtxt(files / "myrank_train.txt", dtype=int) + 1
+    np.savetxt(files / "myrank_train.txt", ranking.clip(max=N_ITEMS - 1), fmt="%d")
+    imported(files)
+    said = r"the teacher has HR@20 0\.0\d+, and 0\.9\d+ with every item number one less: count items from 0"
+    assert re.search(said, capsys.readouterr().out)
+    np.savetxt(files / "myrank_train.txt", ranking, fmt="%d")
+    with pytest.raises(DataError, match=rf"{N_ITEMS} is no item in 0 … {N_ITEMS - 1}: count items from 0"):
+        imported(files, overwrite=True)
+
+
+def without_companions(files: Path) -> Path:
+    """As the official code has them: two of the files are pickles."""
+    for file in files.glob("*.parquet"):
+        file.unlink()
+    return files
+
+
+def contents(back: Path) -> list[list[object]]:
+    return [column(back / "dataset", f"sequences/{split}", name) for split in SPLITS for name in ("history", "target")]
+
+
+def test_pickles_are_read_only_if_they_are_trusted(files: Path) -> None:
+    expected = contents(imported(files))
+    without_companions(files)
+    with pytest.raises(DataError, match=r"data_statis\.df is a pickle.*add --trust-pickles True or"):
+        imported(files, overwrite=True)
+    assert contents(imported(files, overwrite=True, trust_pickles=True)) == expected
+
+
+def test_the_error_says_how_to_convert_a_pickle(files: Path) -> None:
+    expected = contents(imported(files))
+    without_companions(files)
+    for name in ("data_statis", "train_data"):
+        with pytest.raises(DataError, match=rf"{name}\.df is a pickle") as caught:
+            imported(files, overwrite=True)
+        command = shlex.split(str(caught.value).partition("write it as Parquet: ")[2])
+        subprocess.run([sys.executable, *command[1:]], check=True)
+    assert contents(imported(files, overwrite=True)) == expected
 
 
 class Harmful:
@@ -109,25 +156,44 @@ class Harmful:
         return os.system, (f"touch {self.target}",)
 
 
-def test_a_pickle_that_names_a_function_is_refused_and_not_run(tmp_path: Path) -> None:
+def test_a_pickle_that_is_not_trusted_is_not_run(tmp_path: Path) -> None:
     (tmp_path / "train_data.df").write_bytes(pickle.dumps(Harmful(tmp_path / "run")))
-    with pytest.raises(DataError, match=r"train_data.df is not a pickled data frame: it asks for posix.system"):
-        read_frame(tmp_path / "train_data.df")
+    with pytest.raises(DataError, match="is a pickle, and a pickle can run any program"):
+        read_frame(tmp_path, "train_data", trust_pickles=False)
+    torch.save(Harmful(tmp_path / "run"), tmp_path / "all_embeddings.pt")
+    with pytest.raises(DataError, match=r"all_embeddings\.pt is not a saved tensor"):
+        read_embeddings(tmp_path / "all_embeddings.pt", N_ITEMS)
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("seq", [[[1, 2], [3, 4]], ["[1, 2]", "[3, 4]"]])
-@pytest.mark.parametrize("protocol", [2, 4, 5])
-def test_frames_of_lists_and_of_texts_are_read_whatever_the_protocol(tmp_path: Path, seq: list, protocol: int) -> None:
-    frame = pd.DataFrame({"seq": seq, "len_seq": [2, 1], "next": [1.0, 2.0]})
-    frame.to_pickle(tmp_path / "train_data.df", protocol=protocol)
-    pd.testing.assert_frame_equal(read_frame(tmp_path / "train_data.df"), frame)
+@pytest.mark.parametrize(
+    "damage", [b"", b"nonsense", pickle.dumps([1]), pickle.dumps({"a": 1})[:-3], b"cno.such\nthing\n."]
+)
+def test_a_trusted_pickle_that_is_no_frame_is_refused_in_one_line(tmp_path: Path, damage: bytes) -> None:
+    (tmp_path / "train_data.df").write_bytes(damage)
+    with pytest.raises(DataError, match=r"train_data\.df (cannot be read|holds a list, not a data frame)") as caught:
+        read_frame(tmp_path, "train_data", trust_pickles=True)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("ending", ["parquet", "csv", "df"])
+def test_every_file_may_be_parquet_csv_or_a_pickle(files: Path, ending: str) -> None:
+    expected = contents(imported(files))
+    for name in ("train_data", "val_data", "test_data", "data_statis"):
+        file, frame = read_frame(files, name, trust_pickles=True)
+        for other in files.glob(f"{name}.*"):
+            other.unlink()
+        if "seq" in frame and file.suffix == ".parquet":
+            frame["seq"] = frame["seq"].map(np.ndarray.tolist)
+        write = {"parquet": frame.to_parquet, "csv": partial(frame.to_csv, index=False), "df": frame.to_pickle}[ending]
+        write(files / f"{name}.{ending}")
+    assert contents(imported(files, overwrite=True, trust_pickles=True)) == expected
 
 
 def _spoil(change: Callable[[pd.DataFrame], pd.DataFrame]) -> Callable[[Path], None]:
     def spoil(files: Path) -> None:
-        train = pd.read_pickle(files / "train_data.df")
-        change(train).to_pickle(files / "train_data.df")
+        train = pd.read_parquet(files / "train_data.parquet")
+        change(train).to_parquet(files / "train_data.parquet")
 
     return spoil
 
@@ -135,9 +201,12 @@ def _spoil(change: Callable[[pd.DataFrame], pd.DataFrame]) -> Callable[[Path], N
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda files: (files / "val_data.csv").unlink(), "val_data.csv cannot be read"),
-        (lambda files: (files / "data_statis.df").write_bytes(b"nonsense"), "data_statis.df is not a pickled data"),
-        (lambda files: (files / "train_data.df").write_bytes(pickle.dumps([1])), "holds a list, not a data frame"),
+        (
+            lambda files: (files / "val_data.csv").unlink(),
+            r"holds no val_data\.parquet or val_data\.csv or val_data\.df",
+        ),
+        (lambda files: (files / "val_data.csv").write_bytes(b""), "val_data.csv cannot be read"),
+        (lambda files: (files / "train_data.parquet").write_bytes(b"x"), "train_data.parquet cannot be read"),
         (_spoil(lambda t: t.rename(columns={"next": "nxt"})), "has no column `next`, only seq, len_seq"),
         (_spoil(lambda t: t.assign(next=N_ITEMS)), rf"row 0: item {N_ITEMS} is not in 0 … {N_ITEMS - 1}"),
         (_spoil(lambda t: t.drop(index=[1])), f"has {ROWS['train']} lines for {ROWS['train'] - 1} train"),

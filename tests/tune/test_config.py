@@ -2,7 +2,8 @@ import pytest
 
 from cluster.config import load_config
 from cluster.errors import ConfigError
-from tune.config import Domain, TuneConfig, render
+from student_train.config import TrainConfig
+from tune.config import Domain, TuneConfig, render, without_unused
 
 
 def load(*argv: str) -> TuneConfig:
@@ -23,6 +24,12 @@ def test_values_keep_their_types():
     assert Domain.model_validate("1..4:integer").ends() == (1, 4)
 
 
+@pytest.mark.parametrize("given", ["1e-3,5E-4,x1e3", {"values": ["1e-3", "5E-4", "x1e3"]}])
+def test_numbers_with_an_exponent_are_numbers(given):
+    assert Domain.model_validate(given).values == (0.001, 0.0005, "x1e3")
+    assert Domain.model_validate("1e-3..1e-2:log").ends() == (0.001, 0.01)
+
+
 def test_a_domain_holds_what_it_can_draw():
     assert Domain.model_validate("0.1..2").holds(0.1)
     assert not Domain.model_validate("0.1..2").holds(2.1)
@@ -33,10 +40,12 @@ def test_a_domain_holds_what_it_can_draw():
 
 
 def test_nested_values_come_from_the_command_line():
-    config = load("--search.space", "distillation.lam", "0.1..0.5", "student", "sasrec,gru4rec", "--train.batch", "64")
+    config = load(
+        "--search.space", "distillation.lam", "0.1..0.5", "model.name", "sasrec,gru4rec", "--train.batch-size", "64"
+    )
     assert config.search.space["distillation.lam"] == Domain(low=0.1, high=0.5)
-    assert config.search.space["student"] == Domain(values=("sasrec", "gru4rec"))
-    assert config.train.batch == 64
+    assert config.search.space["model.name"] == Domain(values=("sasrec", "gru4rec"))
+    assert config.train.batch_size == 64
 
 
 def test_the_file_may_spell_a_domain_out(tmp_path):
@@ -67,6 +76,11 @@ def test_the_file_may_spell_a_domain_out(tmp_path):
         (["--search.algorithm", "bayes"], "bayes"),
         (["--asha.grace", "31"], "grace 31 must not exceed max_epochs 30"),
         (["--trials", "0"], "trials"),
+        (["--train.output", "there"], "train.output has no effect here: the output directory of this verb"),
+        (["--train.resources.workers", "2"], "train.resources has no effect here: set the verb's own `resources`"),
+        (["--resources.autoscale", "True"], "resources.autoscale needs `concurrent`"),
+        (["--search.scheduler", "pbt", "--resources.workers", "2"], "resources.workers must be 1 with the scheduler"),
+        (["--search.algorithm", "grid", "--start-from", "x"], "start_from has no effect on a grid"),
         (["--depth", "3"], "--depth"),
     ],
 )
@@ -80,3 +94,8 @@ def test_an_unknown_key_in_a_file_is_named(tmp_path):
     (tmp_path / "c.yaml").write_text("tune:\n  search:\n    gamma: {low: 0.1}\n")
     with pytest.raises(ConfigError, match=r"unknown key `tune\.search\.gamma`"):
         load("--config", str(tmp_path / "c.yaml"))
+
+
+def test_a_train_section_of_another_verb_is_cleared_of_what_has_no_effect():
+    train = TrainConfig(output="there", overwrite=True, register_as="me", epochs=3)
+    assert TuneConfig(train=without_unused(train)).train == TrainConfig(epochs=3)

@@ -4,11 +4,11 @@ import pytest
 from pydantic import ValidationError
 
 from cluster.errors import ConfigError
-from student_train.config import TrainConfig
+from student_train.config import TrainConfig, value_at
 from tune.config import Domain, SearchConfig, TuneConfig
-from tune.space import check_space, grid, own_point, point_config, space_of
+from tune.space import check_space, grid, identity, point_config, space_of
 
-POINT = {"distillation.lam": 0.7, "model.dropout": 0.1, "learning_rate": 0.01, "student": "gru4rec", "seed": 5}
+POINT = {"distillation.lam": 0.7, "model.dropout": 0.1, "learning_rate": 0.01, "model.name": "gru4rec", "seed": 5}
 
 
 def checked(dataset: Path, labels: Path | None, space: dict[str, str], **search: object) -> dict[str, Domain]:
@@ -21,9 +21,8 @@ def test_a_point_changes_its_fields_and_nothing_else():
     base = TrainConfig(batch_size=64)
     config = point_config(base, POINT)
     assert (config.distillation.lam, config.model.dropout) == (0.7, 0.1)
-    assert (config.learning_rate, config.student, config.seed) == (0.01, "gru4rec", 5)
-    own = {path: getattr(base, path) for path in ("learning_rate", "student", "seed")}
-    own |= {"distillation.lam": base.distillation.lam, "model.dropout": base.model.dropout}
+    assert (config.learning_rate, config.model.name, config.seed) == (0.01, "gru4rec", 5)
+    own = {path: value_at(base, path) for path in POINT}
     assert point_config(config, own) == base
 
 
@@ -49,10 +48,13 @@ def test_default_spaces_pass_their_own_check(dataset, labels):
         assert check_space(TuneConfig(train=train), train)
 
 
-def test_the_train_section_is_a_point_if_the_space_holds_it():
-    train = TrainConfig()
-    assert own_point(train, {"student": Domain(values=("sasrec", "hstu"))}) == {"student": "sasrec"}
-    assert own_point(train, {"learning_rate": Domain(low=0.1, high=0.2)}) is None
+def test_points_are_the_same_where_they_differ_in_what_has_no_effect():
+    base, soft = TrainConfig(), {"distillation.strategy": "soft", "distillation.temperature": 0.1}
+    assert identity(base, soft) != identity(base, soft | {"distillation.temperature": 0.2})
+    rd = soft | {"distillation.strategy": "rd"}
+    assert identity(base, rd) == identity(base, rd | {"distillation.temperature": 0.2})
+    assert identity(base, {"batch_size": 2}) == identity(base, {"batch_size": 2.0})
+    assert identity(base, {"batch_size": 0}) != identity(base, {"batch_size": -1})
 
 
 def test_a_grid_holds_every_point_once():
@@ -69,11 +71,12 @@ def test_a_grid_holds_every_point_once():
         ({"dropout": "0..0.5"}, {}, r"names dropout, which is no field of `train`: perhaps model\.dropout$"),
         ({"model": "1,2"}, {}, "names model, which is no field of `train`"),
         ({"seed": "0,1,2"}, {}, "names seed, which cannot be searched: give --seeds"),
-        ({"workers.count": "1,2"}, {}, "names workers.count, which cannot be searched"),
+        ({"resources.workers": "1,2"}, {}, "names resources.workers, which cannot be searched: all trials ask"),
+        ({"track": "true,false"}, {}, "names track, which cannot be searched: it changes no result"),
         ({"distillation.gamma_position": "0..1"}, {}, "has no effect with distillation.strategy soft"),
         ({"loss.negatives": "1..4:integer"}, {}, "has no effect with loss.name softmax"),
         ({"learning_rate": "0..1"}, {}, r"training refuses: `learning_rate` = 0"),
-        ({"student": "sasrec,bert"}, {}, "training refuses: `student`: should be one of"),
+        ({"model.name": "sasrec,bert"}, {}, "training refuses: `model.name`: should be one of"),
         ({"model.num_heads": "2,3"}, {}, "training refuses: `model`: num_heads 3 must divide hidden_size 64"),
         ({"distillation.top_k": "20,30"}, {}, "`distillation.top_k` = 30, but .* holds lists of 20"),
         ({"learning_rate": "0.1..1"}, {"algorithm": "grid"}, "gives learning_rate a range, of which a grid has no end"),
