@@ -21,7 +21,7 @@ from teacher_infer.locate import locate_teacher
 from teacher_train.config import LoraConfig, TeacherModelConfig, TrainTeacherConfig
 from teacher_train.examples import IGNORED, Slice, encode, read_slice
 from teacher_train.train import train_teacher
-from tests.teacher_fixtures import ROWS, TITLES
+from tests.teacher_fixtures import ROWS, TITLES, write_dataset
 
 TWO = ResourcesConfig(workers=2)
 
@@ -127,8 +127,9 @@ def test_adapters_train_partitioned_and_packed_and_are_merged(tiny_teacher, tmp_
 @pytest.mark.engine
 def test_adapters_can_stay_apart(tiny_teacher, tmp_path):
     """Two workers under ZeRO stage 2 in half precision; long histories lose their oldest titles."""
+    dataset = write_dataset(tmp_path / "long", [f"{title}, {title}, {title}, {title}" for title in TITLES])
     config = TrainTeacherConfig(
-        dataset=tiny_teacher.dataset,
+        dataset=dataset,
         start_from=tiny_teacher.teacher,
         lora=LoraConfig(rank=4, merge=False),
         learn_from="titles",
@@ -143,13 +144,13 @@ def test_adapters_can_stay_apart(tiny_teacher, tmp_path):
     )
     teacher = train_teacher(config)
     manifest = read_manifest(teacher)
-    located = locate_teacher(str(teacher), "ground", tiny_teacher.dataset, read_manifest(tiny_teacher.dataset))
+    located = locate_teacher(str(teacher), "ground", dataset, read_manifest(dataset))
     assert located == (tiny_teacher.teacher, teacher / "adapter")
     assert not list(teacher.glob("*.safetensors"))
-    loss = validation_loss(located.model, tiny_teacher.dataset, located.adapter, max_tokens=64)
+    loss = validation_loss(located.model, dataset, located.adapter, max_tokens=64)
     assert loss == pytest.approx(manifest.metrics["validation_loss"], rel=0.02)
     tokenizer = AutoTokenizer.from_pretrained(teacher)
-    dropped = [encoded(tiny_teacher.dataset, split, tokenizer, 64).dropped for split in ("train", "validation")]
+    dropped = [encoded(dataset, split, tokenizer, 64).dropped for split in ("train", "validation")]
     assert manifest.counts["dropped_history_titles"] == sum(dropped) > 0
 
 
