@@ -26,7 +26,6 @@ def varlen_attention(
     attention_mask: Tensor | None,
     scaling: float | None = None,
     dropout: float = 0.0,
-    sliding_window: int | None = None,
     cu_seq_lens_q: Tensor | None = None,
     max_length_q: int = 0,
     **others: Any,  # noqa: ANN401  # what a model gives to its attention
@@ -40,8 +39,6 @@ def varlen_attention(
         ConfigError: the architecture wants more than that.
     """
     wanted = [name for name in ("softcap", "s_aux", "position_bias") if others.get(name) is not None]
-    if sliding_window and max_length_q > sliding_window:
-        wanted.append("sliding_window")
     if cu_seq_lens_q is None or wanted:
         raise ConfigError(
             f"--attention {VARLEN} is not enough for {type(module).__name__} ({', '.join(wanted) or 'its own form'}): "

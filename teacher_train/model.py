@@ -78,6 +78,9 @@ def open_model(config: TrainTeacherConfig, tokenizer: Any) -> Any:  # noqa: ANN4
             raise ModelError(_unreadable(config.start_from, error)) from error
     if config.attention == VARLEN and not lm._supports_attention_backend:
         raise ConfigError(f"--attention {VARLEN}: {type(lm).__name__} has an attention of its own: take eager")
+    window = getattr(lm.config, "sliding_window", None)
+    if window and window < config.max_tokens:
+        raise ConfigError(f"--max-tokens {config.max_tokens} is more than the model's window of {window}: lower it")
     if config.gradient_checkpointing and not lm.supports_gradient_checkpointing:
         raise ConfigError(f"--gradient-checkpointing True: {type(lm).__name__} cannot")
     return add_adapter(lm, config.lora) if config.lora.rank else lm

@@ -1,7 +1,14 @@
 import pytest
 import torch
 from peft import PeftModel
-from transformers import AutoModelForCausalLM, AutoTokenizer, BloomConfig, BloomForCausalLM
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BloomConfig,
+    BloomForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+)
 
 from cluster.config import DeepSpeedConfig
 from cluster.errors import ConfigError, ModelError, StaleInputError
@@ -66,6 +73,15 @@ def test_an_architecture_with_an_attention_of_its_own_is_refused(tmp_path):
     BloomForCausalLM(BloomConfig(vocab_size=32, hidden_size=32, n_layer=1, n_head=1)).save_pretrained(tmp_path)
     with pytest.raises(ConfigError, match=r"--attention varlen: BloomForCausalLM .*eager"):
         open_model(TrainTeacherConfig(start_from=tmp_path), None)
+
+
+def test_rows_longer_than_a_models_window_are_refused(tmp_path):
+    small = {"vocab_size": 32, "hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1}
+    heads = {"num_attention_heads": 1, "num_key_value_heads": 1}
+    MistralForCausalLM(MistralConfig(sliding_window=100, **small, **heads)).save_pretrained(tmp_path)
+    with pytest.raises(ConfigError, match=r"--max-tokens 101 .*window of 100"):
+        open_model(TrainTeacherConfig(start_from=tmp_path, max_tokens=101), None)
+    assert open_model(TrainTeacherConfig(start_from=tmp_path, max_tokens=100), None)
 
 
 @pytest.mark.parametrize(("trained", "asked", "written"), [("fp32", None, 4), ("bf16", None, 2), ("fp32", "bf16", 2)])
