@@ -101,7 +101,7 @@ def run(trainer: TeacherTrainer, checkpoint: Path | None) -> int:
         return 0
     state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
     trainer.seconds = state.log_history[-1][SECONDS]
-    if state.stateful_callbacks["TrainerControl"]["attributes"]["should_training_stop"]:
+    if state.stateful_callbacks["TrainerControl"]["args"]["should_training_stop"]:
         trainer.state = state
     else:
         trainer.train(resume_from_checkpoint=str(checkpoint))
