@@ -11,13 +11,15 @@ from tests.conftest import MakeStudent
 from tests.mlflow_server import free_port
 
 
+@pytest.mark.engine
 def test_a_server_that_is_away_stops_no_training(
-    make_student: MakeStudent, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ray_local: None, make_student: MakeStudent, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    tracking = TrackingConfig(uri=f"http://127.0.0.1:{free_port()}", journal=tmp_path / "journal")
-    config = TrainConfig(register_as="shop", tracking=tracking)
-    student = tracked(config, {"dataset": "abc"}, make_student)
-    (line,) = capsys.readouterr().out.splitlines()
+    tracking = TrackingConfig(uri=f"http://127.0.0.1:{free_port()}")
+    config = TrainConfig(register_as="shop", tracking=tracking, output=tmp_path / "student")
+    student = tracked(config, {"dataset": "abc"}, lambda live: make_student())
+    shown = capsys.readouterr()
+    line = shown.out.splitlines()[-1]
     assert "not registered (MLflow at --tracking.uri http://127.0.0.1" in line
     assert line.endswith(f"later, run `dllm2rec register --student {student} --name shop`")
-    assert len(list((tmp_path / "journal").glob("*.jsonl"))) == 1
+    assert "dllm2rec track" in shown.out + shown.err
