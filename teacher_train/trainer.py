@@ -2,6 +2,7 @@
 
 import math
 import shutil
+import sys
 import time
 from collections.abc import Sequence
 from functools import partial
@@ -32,6 +33,7 @@ from teacher_train.examples import Example, collate
 REPORT_SECONDS = 1.0
 LOSS = "eval_loss"
 SECONDS = "train_seconds"
+NOT_EVALUATED = sys.float_info.max  # Ray Train keeps reports as JSON, which has no infinity
 Groups = Sequence[Sequence[Example]]
 
 
@@ -180,7 +182,7 @@ class KeepCheckpoints(TrainerCallback):
         """Send this rank's part of a checkpoint."""
         directory = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         directory.mkdir(exist_ok=True)
-        last = {LOSS: math.inf} | state.log_history[-1]
+        last = {LOSS: NOT_EVALUATED} | state.log_history[-1]
         train.report(last, checkpoint=train.Checkpoint.from_directory(directory))
         shutil.rmtree(directory)
 
