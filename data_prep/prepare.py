@@ -19,6 +19,7 @@ from data_prep.schema import SPLITS
 from data_prep.sequences import select_rows
 from data_prep.shards import write_items, write_sequences
 from data_prep.splits import TRAIN, check_cut_points, split_rows
+from data_prep.yardsticks import measure_yardsticks, yardstick_table
 
 READERS = {
     "recbole": recbole.read,
@@ -54,7 +55,8 @@ def prepare(config: PrepareConfig) -> Path:
         split_counts = dict(zip(SPLITS, np.bincount(splits).tolist(), strict=True))
         sizes = {"items": len(catalogue.ids), "users": log.users, "interactions": len(log.user)}
         draft.counts.update(sizes | split_counts | log_counts | catalogue_counts(catalogue))
-    say(summary(draft.counts, config.output))
+        draft.metrics |= measure_yardsticks(draft.path)
+    say(f"{summary(draft.counts, config.output)}\n{yardstick_table(draft.metrics)}")
     return config.output
 
 

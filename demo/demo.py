@@ -18,7 +18,7 @@ from data_prep.prepare import prepare
 from data_prep.reading import read_titles
 from data_prep.schema import sequence_files
 from demo.config import DemoConfig
-from demo.figures import Figures, render, student_figures, teacher_figures
+from demo.figures import Figures, render, student_figures, teacher_figures, yardstick_figures
 from demo.pipeline import Pipeline, plan
 from demo.report import REPORT_FILE, write_report
 from model_registry.config import PromoteConfig
@@ -140,12 +140,13 @@ def _figures(pipeline: Pipeline) -> list[Figures]:
     for name, one in pipeline.labels.items():
         model = locate_teacher(one.teacher, one.ranking, dataset, read_manifest(dataset)).model
         teachers.append(teacher_figures(name, one.output, dataset, model))
-    return [*teachers, *students]
+    return [*yardstick_figures(dataset), *teachers, *students]
 
 
 def _register_best(config: DemoConfig, pipeline: Pipeline, lines: list[Figures]) -> None:
     """Register the student that is best on validation; the search has registered its own already."""
-    best = max((line for line in lines if not line.name.startswith("teacher")), key=lambda line: line.validation)
+    students = [line for line in lines if not line.name.startswith(("to beat", "teacher"))]
+    best = max(students, key=lambda line: line.validation)
     if best.name in pipeline.students:
         directories = [one.output for one in pipeline.students[best.name]]
         chosen = max(directories, key=lambda path: read_manifest(path).metrics["validation_ndcg@20"])

@@ -13,6 +13,7 @@ from safetensors import safe_open
 from cluster.storage import Manifest, read_manifest
 from cluster.text import aligned
 from data_prep.schema import ITEMS_FILE
+from data_prep.yardsticks import yardsticks
 from tune.report import mean_text
 
 COLUMNS = {"hr@5": "HR@5", "hr@20": "HR@20", "ndcg@5": "NDCG@5", "ndcg@20": "NDCG@20", "unseen_hr@20": "HR@20 unseen"}
@@ -27,6 +28,7 @@ class Figures:
     metrics: dict[str, list[float]]
     seconds: list[float]
     parameters: int
+    """0 for a yardstick, whose seconds are not a number."""
     validation: float
     """Mean validation NDCG@20, by which students are chosen."""
 
@@ -46,6 +48,21 @@ def teacher_figures(name: str, labels: Path, dataset: Path, model: Path) -> Figu
     unseen = {"test_unseen_hr@20": _unseen_hits(labels, dataset)}
     manifest = manifest.model_copy(update={"metrics": manifest.metrics | unseen})
     return _figures(name, [manifest], _parameters(model))
+
+
+def yardstick_figures(dataset: Path) -> list[Figures]:
+    """Lines of what is had without a teacher or a student, which students have to beat."""
+    measured = read_manifest(dataset, "prepare").metrics
+    return [
+        Figures(
+            f"to beat: {name}",
+            {metric: [found.get(metric, math.nan)] for metric in COLUMNS},
+            [math.nan],
+            0,
+            measured[f"{name}_validation_ndcg@20"],
+        )
+        for name, found in yardsticks(measured, "test").items()
+    ]
 
 
 def _unseen_hits(labels: Path, dataset: Path) -> float:
@@ -75,8 +92,12 @@ def render(lines: Sequence[Figures]) -> str:
 
 def table(lines: Sequence[Figures]) -> list[list[str]]:
     """The table's cells, header first."""
-    rows = [[one.name, *map(one.cell, COLUMNS), f"{mean(one.seconds):.2f}", f"{one.parameters:,}"] for one in lines]
+    rows = [[one.name, *map(one.cell, COLUMNS), *_cost(one)] for one in lines]
     return [["", *COLUMNS.values(), "test s", "parameters"], *rows]
+
+
+def _cost(line: Figures) -> list[str]:
+    return [f"{mean(line.seconds):.2f}", f"{line.parameters:,}"] if line.parameters else ["–", "–"]
 
 
 def _figures(name: str, manifests: list[Manifest], parameters: int) -> Figures:

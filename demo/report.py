@@ -27,7 +27,7 @@ def write_report(
         directory: existing directory.
         title: what was run.
         protocol: how the figures were taken.
-        lines: teacher first, then students.
+        lines: yardsticks, then teachers, then students.
         curves: learning-curve files by student.
         answer: the shown history and the recommended titles, as text lines.
     """
@@ -44,7 +44,8 @@ def write_report(
 def _speed(lines: Sequence[Figures]) -> Figure:
     figure = Figure(figsize=(7.5, 4.5), layout="constrained")
     axes = figure.add_subplot()
-    for place, line in enumerate(sorted(lines, key=lambda line: line.mean("ndcg@20"))):
+    timed = [line for line in lines if line.parameters]
+    for place, line in enumerate(sorted(timed, key=lambda line: line.mean("ndcg@20"))):
         at = (sum(line.seconds) / len(line.seconds), line.mean("ndcg@20"))
         # Neighbours in quality are named above and below their points in turn, so that names stay apart.
         offset = (6, 5 if place % 2 else -11)

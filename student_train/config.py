@@ -125,7 +125,10 @@ class TrainConfig(Config):
         (),
         description="Metrics of your own beside HR, NDCG and MRR: dotted paths of functions of ranks [B].",
     )
-    filter_history: bool = Field(False, description="Leave history items out of the ranking when evaluating.")
+    filter_history: bool = Field(
+        False,
+        description="Leave history items out of the ranking when evaluating; yardsticks are not filtered.",
+    )
     seed: int = Field(0, ge=0, description="Seed of weights, batches and negatives.")
     register_as: NoEffect[ModelName | None] = Field(
         None, description="Name to register the student under in MLflow; none does not."

@@ -17,7 +17,6 @@ from student_train.evaluation import Metrics, evaluate, metric_means
 from student_train.models.student import Student
 from student_train.rows import Rows
 from student_train.training_loss import TrainingLoss
-from student_train.transitions import Transitions
 
 SELECTION_METRIC = "ndcg@20"
 
@@ -33,9 +32,9 @@ class TrainingData:
     teacher_embeddings: Tensor | None
     """Teacher embeddings [N, E]; none for a plain student."""
     teacher_ndcg: dict[str, float] = field(default_factory=dict)
-    """The teacher's own ``ndcg@K`` on validation rows, or on train rows if only those are labelled."""
+    """The teacher's own ``ndcg@K`` on validation rows; none where these are not labelled."""
     yardstick: dict[str, float] = field(default_factory=dict)
-    """What :func:`yardstick_sums` come to, where several trainings share it; none for each to count itself."""
+    """Validation metrics of item transitions, from the data set's manifest."""
     rank: int = 0
     world_size: int = 1
     total_rows: int = 0
@@ -86,7 +85,6 @@ class Trainer:
         self._engine.set_learning_rate(config.learning_rate)
         self._engine.set_weight_decay(config.weight_decay)
         self._loss = TrainingLoss(config, data.train_count, self._engine.device)
-        self._without_teacher = _yardstick(self._engine, config, data)
 
     @property
     def ended(self) -> bool:
@@ -121,7 +119,7 @@ class Trainer:
         """One more pass over the rows; returns its mean loss."""
         config, data, state = self.config, self.data, self.state
         state.epoch += 1
-        self._loss.teacher_weight = teacher_weight(config, data.teacher_ndcg, self._without_teacher, state.best)
+        self._loss.teacher_weight = teacher_weight(config, data.teacher_ndcg, data.yardstick, state.best)
         self.model.set_embedding_weight(config.distillation.ed_weight * self._loss.teacher_weight)
         steps = -(-data.total_rows // (data.world_size * config.batch_size))
         return _epoch(self._engine, self._loss, data, steps, state.epoch)
@@ -165,7 +163,7 @@ def teacher_weight(
     Args:
         config: names the share.
         teacher_ndcg: the teacher's own metrics; all three by name.
-        yardstick: those of :class:`Transitions`.
+        yardstick: those of item transitions.
         best: the student's best so far.
     """
     asked = config.distillation.teacher_threshold
@@ -219,21 +217,6 @@ def _validate(engine: Engine, plain: Student, rows: Rows, config: TrainConfig) -
     metrics = Metrics(config.metrics)
     sums = evaluate(plain.to(engine.device), rows, engine.device, config.filter_history, metrics)
     return metric_means(engine.mean(sums.to(engine.device)).cpu(), metrics)
-
-
-def _yardstick(engine: Engine, config: TrainConfig, data: TrainingData) -> dict[str, float]:
-    """Validation metrics of item transitions, if there is a teacher to judge; a collective call."""
-    if not data.teacher_ndcg or not config.distillation.teacher_threshold:
-        return {}
-    if data.yardstick:
-        return data.yardstick
-    return metric_means(engine.mean(yardstick_sums(data, config.filter_history).to(engine.device)).cpu())
-
-
-def yardstick_sums(data: TrainingData, filter_history: bool) -> Tensor:
-    """Metric sums (see :func:`evaluate`) that transitions between items reach on this worker's validation rows."""
-    transitions = Transitions(data.train, len(data.train_count))
-    return evaluate(transitions, data.validation, torch.device("cpu"), filter_history)
 
 
 def plain_student(config: TrainConfig, data: TrainingData, weights: dict[str, Tensor]) -> Student:

@@ -2,7 +2,7 @@
 
 import json
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -19,6 +19,7 @@ from cluster.ray_session import ray_session
 from cluster.storage import Manifest, check_free, check_made_from, fingerprint, output_directory, read_manifest
 from cluster.workers import Payload, checkpoint_storage, last_checkpoint, run_workers
 from data_prep.schema import EMBEDDINGS_FILE, EMBEDDINGS_TENSOR, ITEMS_FILE
+from data_prep.yardsticks import best_yardstick, yardsticks
 from student_train.config import DistillationConfig, TrainConfig
 from student_train.distillation import feature_based
 from student_train.distilled_student import check_sides
@@ -42,6 +43,7 @@ def train(config: TrainConfig, start_from: Path | None = None) -> Path:
     """
     check_free(config.output, "train", config.overwrite)
     inputs = check_inputs(config)
+    say_if_unjudged(config)
     if not (config.track or config.register_as):
         return _train(config, inputs, start_from, None)
     from student_train.tracked import tracked
@@ -50,7 +52,7 @@ def train(config: TrainConfig, start_from: Path | None = None) -> Path:
 
 
 def _train(config: TrainConfig, inputs: dict[str, str], start_from: Path | None, live: Live | None) -> Path:
-    prepared = read_manifest(config.dataset, "prepare").config
+    prepared = read_manifest(config.dataset, "prepare")
     with (
         ray_session(config.cluster),
         output_directory(
@@ -73,8 +75,8 @@ def _train(config: TrainConfig, inputs: dict[str, str], start_from: Path | None,
         draft.metrics, draft.counts = outcome["metrics"], outcome["counts"]
     say(
         f"{config.output}: {config.model.name}, test HR@20 {draft.metrics['test_hr@20']:.4f} NDCG@20 "
-        f"{draft.metrics['test_ndcg@20']:.4f} ({protocol(config.filter_history, prepared)}), "
-        f"{draft.counts['parameters']:,} parameters"
+        f"{draft.metrics['test_ndcg@20']:.4f} ({protocol(config.filter_history, prepared.config)}), "
+        f"{draft.counts['parameters']:,} parameters; to beat: {best_yardstick(prepared.metrics, 'test')}"
     )
     return config.output
 
@@ -91,6 +93,10 @@ def check_inputs(config: TrainConfig) -> dict[str, str]:
         ConfigError: ``distillation.top_k`` is larger than the stored lists.
     """
     dataset = read_manifest(config.dataset, "prepare")
+    if not yardsticks(dataset.metrics, "validation"):
+        raise StaleInputError(
+            f"{config.dataset} was made by an earlier version, without yardsticks: run `prepare` again"
+        )
     inputs = {"dataset": dataset.fingerprint}
     if config.labels is None:
         return inputs
@@ -131,9 +137,9 @@ def load_data(config: TrainConfig, rank: int = 0, world_size: int = 1) -> Traini
     items = pq.read_table(config.dataset / ITEMS_FILE, columns=["train_count"])
     length, padding = config.model.max_length, items.num_rows
     rows = read_rows(config.dataset, "train", length, padding, rank, world_size)
-    embeddings, teacher_ndcg = None, {}
+    prepared, embeddings, teacher_ndcg = read_manifest(config.dataset), None, {}
     if config.labels is not None:
-        teacher_ndcg = _own_ndcg(read_manifest(config.labels, "label").metrics)
+        teacher_ndcg = _validation_ndcg(read_manifest(config.labels, "label"))
         rows = rows.take(torch.isin(rows.row_id, failed_rows(config.labels, "train"), invert=True))
         rows.teacher = read_labels(rows.row_id, config.labels, "train", config.distillation.top_k)
         if (config.labels / EMBEDDINGS_FILE).is_file():
@@ -144,20 +150,28 @@ def load_data(config: TrainConfig, rank: int = 0, world_size: int = 1) -> Traini
         train_count=torch.from_numpy(items["train_count"].to_numpy().copy()),
         teacher_embeddings=embeddings,
         teacher_ndcg=teacher_ndcg,
+        yardstick=yardsticks(prepared.metrics, "validation")["transitions"],
         rank=rank,
         world_size=world_size,
-        total_rows=read_manifest(config.dataset).counts["train"],
+        total_rows=prepared.counts["train"],
     )
 
 
-def _own_ndcg(metrics: Mapping[str, float]) -> dict[str, float]:
-    """``ndcg@K`` of the teacher on validation rows, or on train rows where no others are labelled."""
-    for split in ("validation", "train"):
-        prefix = f"{split}_ndcg@"
-        found = {name.removeprefix(f"{split}_"): value for name, value in metrics.items() if name.startswith(prefix)}
-        if found:
-            return found
-    return {}
+def _validation_ndcg(labels: Manifest) -> dict[str, float]:
+    """``ndcg@K`` of the teacher on validation rows, if these are labelled."""
+    prefix = "validation_"
+    return {name.removeprefix(prefix): v for name, v in labels.metrics.items() if name.startswith(f"{prefix}ndcg@")}
+
+
+def say_if_unjudged(config: TrainConfig) -> None:
+    """Say once that the teacher cannot be compared with the student, which is evaluated on validation rows."""
+    if config.labels is None or not config.distillation.teacher_threshold:
+        return
+    if not _validation_ndcg(read_manifest(config.labels, "label")):
+        say(
+            f"{config.labels} holds no labels of validation rows: the teacher is followed in full, as with "
+            "--distillation.teacher-threshold 0"
+        )
 
 
 def train_worker(payload: Payload) -> None:

@@ -16,6 +16,7 @@ from data_prep.official import Official, OfficialRows, read_official, write_data
 from data_prep.reading import read_titles
 from data_prep.schema import EMBEDDINGS_FILE, EMBEDDINGS_TENSOR, SPLITS, labels_schema
 from data_prep.shards import write_shards
+from data_prep.yardsticks import measure_yardsticks, yardstick_table
 from teacher_infer.exchange_config import ExportConfig, ImportConfig, ImportedLabels
 from teacher_infer.official import OfficialLabels, read_labels, write_labels
 from teacher_infer.stats import Stats, list_gains
@@ -46,6 +47,7 @@ def import_labels(config: ImportConfig) -> Path:
             write_dataset(official, titles, dataset.path, config.rows_per_shard)
             dataset.counts |= {"items": official.items}
             dataset.counts |= {split: len(rows.target) for split, rows in official.splits.items()}
+            dataset.metrics |= measure_yardsticks(dataset.path)
         taught = ImportedLabels(teacher=str(teacher_files), top_k=labels.items.shape[1])
         made_from = {
             "dataset": read_manifest(draft.path / "dataset", "prepare").fingerprint,
@@ -58,7 +60,7 @@ def import_labels(config: ImportConfig) -> Path:
     counted = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in draft.counts.items() if count)
     say(
         f"{config.output}/dataset, {config.output}/labels: {counted}, lists of {labels.items.shape[1]}; on train rows "
-        f"the teacher has {_judged(official.splits['train'], labels.items)}"
+        f"the teacher has {_judged(official.splits['train'], labels.items)}\n{yardstick_table(dataset.metrics)}"
     )
     return config.output
 

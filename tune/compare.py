@@ -16,9 +16,9 @@ from cluster.identity import digest
 from cluster.ray_session import ray_session
 from cluster.storage import Draft, read_manifest, write_manifest
 from cluster.tracking import Tracker
+from data_prep.yardsticks import yardsticks
 from student_train.config import TrainConfig
-from student_train.train import check_inputs
-from student_train.transitions import transition_metrics
+from student_train.train import check_inputs, say_if_unjudged
 from tune.compare_config import PLAIN, PLAIN_SETTINGS, CompareConfig
 from tune.compare_report import write_report
 from tune.config import Value
@@ -61,6 +61,7 @@ def compare(config: CompareConfig) -> Path:
         raise ConfigError("`compare.train.labels` is missing: a comparison needs the labels of a teacher")
     base = base_config(config)
     inputs = check_inputs(base)
+    say_if_unjudged(base)
     cells = list(grid(config, base))
     journal = Journal(config.output, "compare", {}, config.overwrite)
     run = parent_run("compare", config.output, config, inputs, journal.notes["id"])
@@ -83,7 +84,8 @@ def compare(config: CompareConfig) -> Path:
         results = {cell: journal.records[places[cell.key]] for cell in cells}
         check_results(results)
         labels = read_manifest(base.labels, "label") if base.labels else None
-        written, summary = write_report(config.output, results, labels, transition_metrics(base))
+        others = yardsticks(read_manifest(base.dataset).metrics, "test")
+        written, summary = write_report(config.output, results, labels, others)
         tracker.send_soon(replace(run, artifacts=written, status="FINISHED"))
         clear(trial_storage(base.storage, config.output))
     write_manifest(Draft(config.output, {"trainings": len(cells)}), verb="compare", config=config, inputs=inputs)

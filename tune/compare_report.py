@@ -33,7 +33,10 @@ Values = Callable[[str, str], list[float]]
 
 
 def write_report(
-    directory: Path, results: Mapping["Cell", Record], labels: Manifest | None, transitions: Mapping[str, float]
+    directory: Path,
+    results: Mapping["Cell", Record],
+    labels: Manifest | None,
+    yardsticks: Mapping[str, Mapping[str, float]],
 ) -> tuple[list[Path], str]:
     """Write ``results.csv``, ``report.md``, ``report.html`` and the pictures; return their paths and the table as text.
 
@@ -41,7 +44,7 @@ def write_report(
         directory: where to.
         results: of every training.
         labels: the teacher's manifest, with its own metrics.
-        transitions: test metrics of counted item transitions.
+        yardsticks: test metrics of what is had without a teacher or a student.
     """
     groups: Groups = defaultdict(list)
     models = list(dict.fromkeys(cell.model for cell in results))
@@ -52,7 +55,7 @@ def write_report(
     first = next(iter(results)).config
     how = protocol(first.filter_history, read_manifest(first.dataset, "prepare").config)
     lead = f"Test set, {how}; selection on validation NDCG@20; mean ± standard deviation over seeds."
-    others = _teacher(labels) + _line("Item transitions, counted", transitions)
+    others = _teacher(labels) + "".join(_line(f"To beat, {name}", found) for name, found in yardsticks.items())
     (directory / TEXT_FILE).write_text(f"{lead}\n{others}\n{_markdown(table)}\n", encoding="utf-8")
     page = write_page(directory, f"Comparison {directory.name}", lead, table, _figures(groups), {"Beside them": others})
     written = [directory / RESULTS_FILE, directory / TEXT_FILE, *page]

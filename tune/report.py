@@ -114,5 +114,7 @@ def bars(panels: Mapping[str, Mapping[str, Bar]], label: str) -> Figure:
 
 
 def colour(name: str) -> str:
-    """Of a teacher, a plain student, and any other."""
-    return COLOURS["teacher" if name.startswith("teacher") else "plain" if name.endswith("plain") else "distilled"]
+    """Of a teacher, a plain student or a yardstick, and any other."""
+    if name.startswith("teacher"):
+        return COLOURS["teacher"]
+    return COLOURS["plain" if name.endswith("plain") or name.startswith("to beat") else "distilled"]

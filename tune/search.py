@@ -17,7 +17,7 @@ from cluster.run_record import flatten
 from cluster.storage import Draft, write_manifest
 from cluster.tracking import Tracker
 from student_train.config import TrainConfig
-from student_train.train import check_inputs
+from student_train.train import check_inputs, say_if_unjudged
 from tune.champion import best_of, register_best, set_champion
 from tune.config import AshaConfig, TrialsConfig, TuneConfig, render
 from tune.journal import Journal
@@ -46,6 +46,7 @@ def tune(config: TuneConfig) -> Path:
     """
     base = base_config(config)
     inputs = check_inputs(base)
+    say_if_unjudged(base)
     space = check_space(config, base)
     metric = config.search.objectives[0]
     journal = open_journal(config, base, space, inputs)

@@ -13,7 +13,8 @@ from matplotlib.figure import Figure
 from optuna.importance import PedAnovaImportanceEvaluator
 from optuna.visualization import matplotlib as plots
 
-from cluster.storage import Manifest
+from cluster.storage import Manifest, read_manifest
+from data_prep.yardsticks import best_yardstick
 from tune.champion import Champion
 from tune.config import MINIMISED, TuneConfig
 from tune.journal import Record
@@ -40,12 +41,13 @@ def write_report(config: TuneConfig, space: Space, records: Sequence[Record], ch
     stopped, failed = (sum(record.state == state for record in records) for state in ("stopped early", "failed"))
     study = study_of(config, space, records)
     best = {trial.number for trial in study.best_trials}
+    to_beat = best_yardstick(read_manifest(config.train.dataset).metrics, "validation")
     page = write_page(
         folder,
         f"Search {folder.name}",
         f"{len(records)} trials ({stopped} stopped early, {failed} failed); {config.search.algorithm}, scheduler "
         f"{config.search.scheduler}, median over {config.seeds} seeds. All figures but those of the champion and the "
-        "plain student are of validation.",
+        f"plain student are of validation. To beat there: {to_beat}.",
         [
             ["point", *config.search.objectives, "on the front"],
             *(

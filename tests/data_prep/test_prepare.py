@@ -1,6 +1,7 @@
 """The verb prepare, end to end on small files."""
 
 import json
+import re
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -57,7 +58,12 @@ def test_data_set(config, capsys):
     assert len(sequence_files(directory, "train")) == 4  # one user of three rows each
     counts = read_manifest(directory, "prepare").counts
     assert (counts["items"], counts["users"], counts["interactions"], counts["train"]) == (7, 4, 20, 12)
-    assert "7 items, 4 users, 20 interactions, 12 train, 2 validation, 2 test" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "7 items, 4 users, 20 interactions, 12 train, 2 validation, 2 test" in said
+    assert re.search(r"^to beat +split +HR@5 .*\npopularity +validation +[01]\.\d{4}", said, re.MULTILINE)
+    metrics = read_manifest(directory).metrics
+    assert len(metrics) == 3 * 2 * 8
+    assert metrics["transitions_test_hr@20"] == 1.0  # 7 items
 
 
 def test_users_stand_together_and_in_order_in_each_split(config):

@@ -37,7 +37,14 @@ def config(tmp_path: Path, **changes: object) -> DemoConfig:
 def test_the_whole_pipeline(ray_local: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = demo(config(tmp_path))
     printed = capsys.readouterr().out
-    for name in ("teacher (ground)", "teacher (embed)", "sasrec plain", "sasrec distilled", "sasrec searched"):
+    for name in (
+        "to beat: transitions",
+        "teacher (ground)",
+        "teacher (embed)",
+        "sasrec plain",
+        "sasrec distilled",
+        "sasrec searched",
+    ):
         assert f"\n{name} " in printed
     assert f"Report: {output / 'report' / 'report.html'}" in printed
     assert printed.count("  (") >= 10

@@ -1,6 +1,11 @@
 """The table of a demo."""
 
-from demo.figures import COLUMNS, Figures, render
+from pathlib import Path
+
+from cluster.config import Config
+from cluster.storage import output_directory
+from data_prep.yardsticks import RANKING
+from demo.figures import COLUMNS, Figures, render, table, yardstick_figures
 
 
 def line(name: str, *values: float) -> Figures:
@@ -10,6 +15,14 @@ def line(name: str, *values: float) -> Figures:
 def test_one_seed_shows_a_value_and_several_mean_and_deviation() -> None:
     assert line("a", 0.25).cell("hr@20") == "0.2500"
     assert line("a", 0.1, 0.2, 0.3).cell("hr@20") == "0.2000 ± 0.1000"
+
+
+def test_a_yardstick_has_figures_and_no_cost(tmp_path: Path) -> None:
+    metrics = {f"transitions_{split}_{name}": 0.25 for split in ("validation", "test") for name in RANKING}
+    with output_directory(tmp_path / "data", verb="prepare", config=Config()) as draft:
+        draft.metrics |= metrics
+    (found,) = yardstick_figures(tmp_path / "data")
+    assert table([found])[1] == ["to beat: transitions", *["0.2500"] * 4, "–", "–", "–"]
 
 
 def test_columns_are_aligned() -> None:

@@ -13,13 +13,13 @@ from ray.train import TrainingFailedError
 
 from cluster.config import DeepSpeedConfig, ResourcesConfig, TrackingConfig
 from cluster.errors import ConfigError, OutputError, StaleInputError, TrainingError
-from cluster.storage import read_manifest
+from cluster.storage import MANIFEST_FILE, read_manifest
 from cluster.tracking import Tracker
 from data_prep.schema import EMBEDDINGS_FILE, RANKS
 from model_registry.gate import Validation
 from student_train.config import DistillationConfig, LossConfig, ModelConfig, TrainConfig
 from student_train.exported import ExportedStudent
-from student_train.train import check_inputs, train
+from student_train.train import check_inputs, load_data, say_if_unjudged, train
 
 
 def config(dataset: Path, output: Path, **changes: object) -> TrainConfig:
@@ -186,6 +186,51 @@ def test_more_workers_than_the_cluster_has_are_refused_at_once(ray_local: None, 
 def test_a_missing_data_set_names_the_verb_to_run(tmp_path: Path) -> None:
     with pytest.raises(StaleInputError, match=r"run `dllm2rec prepare"):
         check_inputs(config(tmp_path / "nothing", tmp_path / "student"))
+
+
+def without_metrics(path: Path, copy: Path, prefix: str) -> Path:
+    """A copy of a directory whose manifest lacks the metrics of this prefix."""
+    shutil.copytree(path, copy)
+    manifest = read_manifest(copy)
+    manifest.metrics = {name: value for name, value in manifest.metrics.items() if not name.startswith(prefix)}
+    (copy / MANIFEST_FILE).write_text(manifest.model_dump_json())
+    return copy
+
+
+def test_a_data_set_without_yardsticks_is_refused(dataset: Path, tmp_path: Path) -> None:
+    copy = without_metrics(dataset, tmp_path / "dataset", "")
+    with pytest.raises(StaleInputError, match=r"made by an earlier version, without yardsticks: run `prepare` again"):
+        check_inputs(config(copy, tmp_path / "student"))
+
+
+def test_the_yardstick_does_not_depend_on_the_number_of_workers(dataset: Path, labels: Path, tmp_path: Path) -> None:
+    settings = config(dataset, tmp_path / "student", labels=labels)
+    found = [load_data(settings, rank, size).yardstick for rank, size in ((0, 1), (0, 2), (1, 2), (7, 8))]
+    assert all(one == found[0] for one in found)
+    assert found[0]["ndcg@20"] == read_manifest(dataset).metrics["transitions_validation_ndcg@20"] > 0
+
+
+def test_a_teacher_is_judged_on_validation_rows_or_not_at_all(
+    dataset: Path, labels: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    measured = tmp_path / "measured"
+    shutil.copytree(labels, measured)
+    manifest = read_manifest(measured)
+    manifest.metrics = {"train_ndcg@20": 0.1, "validation_ndcg@20": 0.2, "validation_hr@20": 0.3}
+    (measured / MANIFEST_FILE).write_text(manifest.model_dump_json())
+    settings = config(dataset, tmp_path / "student", labels=measured)
+    say_if_unjudged(settings)
+    assert load_data(settings).teacher_ndcg == {"ndcg@20": 0.2}
+    assert capsys.readouterr().out == ""
+    train_alone = without_metrics(measured, tmp_path / "train alone", "validation")
+    settings = settings.model_copy(update={"labels": train_alone})
+    say_if_unjudged(settings)
+    assert load_data(settings).teacher_ndcg == {}
+    said = capsys.readouterr().out
+    assert "train alone holds no labels of validation rows: the teacher is followed in full" in said
+    assert said.count("\n") == 1
+    say_if_unjudged(settings.model_copy(update={"distillation": DistillationConfig(teacher_threshold=0)}))
+    assert capsys.readouterr().out == ""
 
 
 def test_labels_of_another_data_set_are_refused(dataset: Path, labels: Path, tmp_path: Path) -> None:

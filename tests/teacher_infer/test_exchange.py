@@ -81,7 +81,8 @@ def test_a_student_trains_on_imported_files(files: Path) -> None:
     check_inputs(config)
     materials = load_data(config)
     assert (len(materials.train), materials.total_rows) == (ROWS["train"], ROWS["train"])
-    assert materials.teacher_ndcg["ndcg@20"] == pytest.approx(1.0)
+    assert materials.teacher_ndcg == {}  # no validation rows are labelled
+    assert materials.yardstick["ndcg@20"] > 0.9
     assert materials.train.teacher.items[:, 0].tolist() == materials.train.target.tolist()
 
 

@@ -155,7 +155,7 @@ def test_a_comparison_resumes_where_it_was_stopped(
     assert list(rows[0]) == [*names, "epochs", "seconds"]
     report = (settings.output / "report.md").read_text()
     assert "OVERLAP@20" in report
-    assert re.search(r"Item transitions, counted: HR@20 [01]\.\d+, NDCG@20 [01]\.\d+", report)
+    assert re.search(r"To beat, transitions: HR@20 [01]\.\d+, NDCG@20 [01]\.\d+", report)
     page = (settings.output / "report.html").read_text()
     for picture in ("gains.png", "overlap.png", "ablation.png"):
         assert (settings.output / picture).stat().st_size > 5000

@@ -1,5 +1,6 @@
 import csv
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 import yaml
@@ -35,12 +36,12 @@ def trials(space: dict[str, Domain], count: int):
 
 
 @pytest.fixture
-def best() -> TrainConfig:
-    return TrainConfig(batch_size=64, learning_rate=0.01)
+def best(dataset: Path) -> TrainConfig:
+    return TrainConfig(dataset=dataset, batch_size=64, learning_rate=0.01)
 
 
 def written(tmp_path, space, records, best, **search) -> set[str]:
-    config = TuneConfig(output=tmp_path, search=SearchConfig(space=space, **search))
+    config = TuneConfig(output=tmp_path, train=best, search=SearchConfig(space=space, **search))
     files = write_report(config, space, records, Champion(best, manifest(0.3), manifest(0.2)))
     assert all(file.stat().st_size > 0 for file in files)
     return {file.name for file in files}
@@ -56,6 +57,7 @@ def test_tables_and_pictures_are_written(tmp_path, best):
     assert [float(row["distillation.lam"]) for row in rows[:2]] == [0.1, 2.0]
     assert [float(row["best_epoch"]) for row in rows[:2]] == [2, 1]
     page = (tmp_path / "report.html").read_text()
+    assert "To beat there: transitions HR@20 1.0000 NDCG@20" in page
     assert all(f'src="{picture}"' in page for picture in PICTURES)
     assert load_config(TrainConfig, "train", ["train"], ["--config", str(tmp_path / "best_config.yaml")]) == best
     assert set(yaml.safe_load((tmp_path / "best_config.yaml").read_text())) == {"train"}
