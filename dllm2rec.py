@@ -65,7 +65,7 @@ VERBS = {
         "make the champion before it the champion again",
     ),
     "recommend": Verb(
-        "model_registry.recommend_config:RecommendConfig", "model_registry.recommend:recommend", "titles for histories"
+        "model_registry.config:RecommendConfig", "model_registry.recommend:recommend", "titles for histories"
     ),
     "demo": Verb("demo.config:DemoConfig", "demo.demo:demo", "the complete pipeline on synthetic data"),
 }

@@ -21,9 +21,9 @@ from cluster.config import ClusterConfig
 from cluster.ray_session import ray_session
 from cluster.storage import output_directory
 from data_prep.schema import ITEMS
+from model_registry.config import RecommendConfig
 from model_registry.latency import request_latency
 from model_registry.recommend import recommend
-from model_registry.recommend_config import RecommendConfig
 from student_serve.recommender import Recommender
 from student_train.config import ModelConfig, TrainConfig
 from student_train.exported import export_student

@@ -10,7 +10,7 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import tyro
 import yaml
@@ -23,6 +23,7 @@ from pydantic import (
     SerializerFunctionWrapHandler,
     ValidationError,
     model_serializer,
+    model_validator,
 )
 from pydantic.fields import FieldInfo
 
@@ -119,6 +120,15 @@ class DeepSpeedConfig(Config):
     precision: Literal["fp32", "bf16"] = Field("fp32", description="Number format of weights and activations.")
     gradient_accumulation: int = Field(1, ge=1, description="Micro batches per optimizer step.")
     gradient_clip: float = Field(1.0, ge=0, description="Largest gradient norm; 0 does not clip.")
+    offload: Literal["none", "cpu"] = Field(
+        "none", description="cpu keeps the optimizer's state (zero_stage 1 to 3) and weights (3) in main memory."
+    )
+
+    @model_validator(mode="after")
+    def _offload_needs_partitions(self) -> Self:
+        if self.offload != "none" and not self.zero_stage:
+            raise ValueError("offload cpu needs zero_stage 1, 2 or 3")
+        return self
 
 
 class SubmitConfig(Config):

@@ -21,7 +21,6 @@ class Engine:
     """A module under DeepSpeed: ZeRO, precision, accumulation and gradient clipping as configured.
 
     With ``average`` above 0 the weights given out are a running average over that share of the steps so far.
-    Without ``keep_frozen`` only trained weights are given out and saved: the rest is known from elsewhere.
     Inside Ray Train the process group is there already; elsewhere (a search trial) a group of one is made.
     """
 
@@ -32,18 +31,15 @@ class Engine:
         config: DeepSpeedConfig,
         micro_batch: int,
         average: float = 0.0,
-        keep_frozen: bool = True,
     ) -> None:
-        deepspeed = _deepspeed()
+        deepspeed = load_deepspeed()
         os.environ.setdefault("LOCAL_RANK", "0")
         if not dist.is_initialized():
             dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
         self._deepspeed = deepspeed
         self._stage = config.zero_stage
-        self._keep_frozen = keep_frozen
-        self._engine, *_ = deepspeed.initialize(
-            model=module, optimizer=optimizer, config=_settings(config, micro_batch)
-        )
+        settings = deepspeed_settings(config, micro_batch)
+        self._engine, *_ = deepspeed.initialize(model=module, optimizer=optimizer, config=settings)
         self._average = RunningAverage(self.module, average) if average else None
 
     @property
@@ -81,34 +77,26 @@ class Engine:
         for group in self._engine.optimizer.param_groups:
             group["weight_decay"] = weight_decay
 
-    def state_dict(self, here: bool = True) -> dict[str, Tensor]:
-        """The whole weights in float32 on the CPU, averaged if so asked; a collective call of all ranks.
+    def state_dict(self) -> dict[str, Tensor]:
+        """The whole weights in float32 on the CPU, averaged if so asked; a collective call of all ranks."""
+        weights = self._average.full() if self._average else self._weights()
+        return weights | {name: buffer.detach().cpu().clone() for name, buffer in self.module.named_buffers()}
 
-        Without ``here`` this rank only takes part, and keeps nothing in memory.
-        """
-        weights = self._average.full() if self._average else self._weights(here)
-        buffers = self.module.named_buffers() if self._keep_frozen and here else []
-        return weights | {name: b.detach().cpu().clone() for name, b in buffers}
-
-    def _weights(self, here: bool = True) -> dict[str, Tensor]:
-        named = [(n, p) for n, p in self.module.named_parameters() if self._keep_frozen or p.requires_grad]
+    def _weights(self) -> dict[str, Tensor]:
         found = {}
-        for name, parameter in named:  # one by one: at ZeRO stage 3 no device has room for all
+        for name, parameter in self.module.named_parameters():  # one by one: at ZeRO stage 3 no device has room for all
             with self._deepspeed.zero.GatheredParameters([parameter], enabled=self._stage == 3):
-                if here:
-                    found[name] = parameter.detach().float().cpu().clone()
+                found[name] = parameter.detach().float().cpu().clone()
         return found
 
     def save(self, directory: Path, state: dict[str, Any]) -> None:
         """Write this rank's part of a checkpoint with ``state`` beside it; a collective call."""
         state_of_rank = {STATE: state, AVERAGE: self._average.state() if self._average else None}
-        self._engine.save_checkpoint(
-            str(directory), tag=TAG, client_state=state_of_rank, exclude_frozen_parameters=not self._keep_frozen
-        )
+        self._engine.save_checkpoint(str(directory), tag=TAG, client_state=state_of_rank)
 
     def load(self, directory: Path) -> dict[str, Any]:
         """Resume from a checkpoint of the same world size and return the ``state`` saved with it."""
-        _, state = self._engine.load_checkpoint(str(directory), tag=TAG, load_module_strict=self._keep_frozen)
+        _, state = self._engine.load_checkpoint(str(directory), tag=TAG)
         if self._average:
             self._average.restore(state[AVERAGE])
         return state[STATE]
@@ -116,12 +104,6 @@ class Engine:
     def mean(self, value: Tensor) -> Tensor:
         """Mean of ``value`` over all ranks."""
         return mean_over_workers(value)
-
-    def largest(self, value: int) -> int:
-        """The largest ``value`` of all ranks; a collective call."""
-        shared = torch.tensor(value, device=self.device)
-        dist.all_reduce(shared, dist.ReduceOp.MAX)
-        return int(shared)
 
 
 def mean_over_workers(value: Tensor) -> Tensor:
@@ -139,7 +121,7 @@ def all_of_workers(part: Tensor) -> Tensor:
     return torch.cat(parts)
 
 
-def _deepspeed() -> Any:  # noqa: ANN401  # the deepspeed module
+def load_deepspeed() -> Any:  # noqa: ANN401  # the deepspeed module
     """Import DeepSpeed without its CPU kernel builds, which cost more than a small training (docs/decisions.md)."""
     if not torch.cuda.is_available():
         os.environ["DS_ACCELERATOR"] = "cpu"
@@ -152,13 +134,20 @@ def _deepspeed() -> Any:  # noqa: ANN401  # the deepspeed module
     return deepspeed
 
 
-def _settings(config: DeepSpeedConfig, micro_batch: int) -> dict[str, Any]:
+def deepspeed_settings(config: DeepSpeedConfig, micro_batch: int) -> dict[str, Any]:
+    """DeepSpeed's own config of a training with a torch optimizer and ``micro_batch`` rows per worker and step."""
+    zero: dict[str, Any] = {"stage": config.zero_stage, "stage3_gather_16bit_weights_on_model_save": True}
+    if config.offload == "cpu":
+        zero["offload_optimizer"] = {"device": "cpu"}
+        if config.zero_stage == 3:
+            zero["offload_param"] = {"device": "cpu"}
     return {
         "train_micro_batch_size_per_gpu": micro_batch,
         "gradient_accumulation_steps": config.gradient_accumulation,
         "gradient_clipping": config.gradient_clip,
-        "zero_optimization": {"stage": config.zero_stage},
+        "zero_optimization": zero,
         "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,
         "bf16": {"enabled": config.precision == "bf16"},
         "steps_per_print": 2**31 - 1,
     }

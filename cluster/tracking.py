@@ -37,7 +37,7 @@ from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from cluster.config import TrackingConfig, without_credentials
 from cluster.errors import ConfigError
-from cluster.run_record import RunRecord, flatten, metric_name
+from cluster.run_record import RunRecord, RunStatus, flatten, metric_name
 
 logging.getLogger("alembic").setLevel(logging.WARNING)
 
@@ -135,11 +135,9 @@ class Tracker:
         self.send_soon(record)
         try:
             yield
-        except Exception:
-            self.send_soon(replace(record, status="FAILED"))
-            raise
-        except BaseException:
-            self.send_soon(replace(record, status="KILLED"))
+        except BaseException as error:
+            status: RunStatus = "FAILED" if isinstance(error, Exception) else "KILLED"
+            self.send_soon(replace(record, status=status))
             raise
 
     def _run(self, client: mlflow.MlflowClient, record: RunRecord) -> "_SentRun":
@@ -190,20 +188,17 @@ class _SentRun:
 
     def add(self, client: mlflow.MlflowClient, record: RunRecord) -> None:
         """Send what the run lacks; the result comes last."""
-        points = [(name, value, step) for step, at in record.curve for name, value in _named(at).items()]
+        points = [(metric_name(name), value, step) for step, at in record.curve for name, value in at.items()]
         points = [(name, value, step) for name, value, step in points if step not in self._known(client, name)]
-        points += [(name, value, 0) for name, value in _new(_named(record.metrics), self._metrics).items()]
+        points += [(name, value, 0) for name, value in _changed(record.metrics, self._metrics).items()]
         params = {name: value for name, value in flatten(record.params).items() if name not in self._params}
-        tags = _new(_named(record.tags), self._tags)
+        tags = _changed(record.tags, self._tags)
         now = _milliseconds(record.ended)
         self._log(client, "metrics", [Metric(name, value, now, step) for name, value, step in points])
         self._log(client, "params", [Param(*param) for param in params.items()])
         self._log(client, "tags", [RunTag(*tag) for tag in tags.items()])
         for path in record.artifacts:
-            if path.is_dir():
-                client.log_artifacts(self.id, str(path), path.name)
-            else:
-                client.log_artifact(self.id, str(path))
+            client.log_artifact(self.id, str(path))
         if record.status != self._status:
             if record.status == "RUNNING":
                 client.update_run(self.id, record.status)
@@ -274,12 +269,9 @@ def _fault(error: BaseException) -> tuple[type[ConfigError], str]:
     return ConfigError, words + remedy
 
 
-def _named(values: Mapping[str, V]) -> dict[str, V]:
-    return {metric_name(name): value for name, value in values.items()}
-
-
-def _new(values: Mapping[str, V], known: Mapping[str, V]) -> dict[str, V]:
-    return {name: value for name, value in values.items() if known.get(name) != value}
+def _changed(values: Mapping[str, V], known: Mapping[str, V]) -> dict[str, V]:
+    """What differs from what is known, by MLflow's names."""
+    return {at: value for name, value in values.items() if known.get(at := metric_name(name)) != value}
 
 
 def _milliseconds(seconds: float) -> int:

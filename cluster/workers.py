@@ -32,8 +32,9 @@ def run_workers(
     storage: str,
     max_failures: int = 0,
     output: Path | None = None,
+    keep_lowest: str | None = None,
     callbacks: Sequence[UserCallback] = (),
-) -> None:
+) -> dict[str, Any]:
     """Run ``loop(payload)`` on every worker and copy the files of the last checkpoint reported to ``output``.
 
     A run of the same name in the same storage resumes from the last checkpoint that a stopped one left there. What the
@@ -47,7 +48,11 @@ def run_workers(
         storage: directory or URI that all machines reach, see :func:`checkpoint_storage`.
         max_failures: restarts from the last checkpoint after a worker dies.
         output: existing directory; none where the loop reports no checkpoint.
+        keep_lowest: besides the last checkpoint, keep the one that was reported with the lowest value of this metric.
         callbacks: called with every report in this process.
+
+    Returns:
+        what the last checkpoint was reported with.
 
     Raises:
         ConfigError: the cluster is too small for the workers asked for.
@@ -62,7 +67,7 @@ def run_workers(
         name=name,
         storage_path=storage,
         failure_config=FailureConfig(max_failures=max_failures),
-        checkpoint_config=CheckpointConfig(num_to_keep=1),
+        checkpoint_config=CheckpointConfig(1, checkpoint_score_attribute=keep_lowest, checkpoint_score_order="min"),
         logging_config=LoggingConfig(log_level="WARNING" if resources.autoscale else "ERROR"),
         callbacks=list(callbacks),
     )
@@ -89,6 +94,7 @@ def run_workers(
         with result.checkpoint.as_directory() as finished:
             shutil.copytree(finished, output, dirs_exist_ok=True)
     _remove(storage, name)
+    return result.metrics or {}
 
 
 def checkpoint_storage(storage: str | None, output: Path) -> str:

@@ -8,6 +8,7 @@
 from conformance.loss import check_loss
 from conformance.model import check_model
 from conformance.ranker import check_ranker
+from conformance.source import check_source
 from conformance.strategy import check_strategy
 
-__all__ = ["check_loss", "check_model", "check_ranker", "check_strategy"]
+__all__ = ["check_loss", "check_model", "check_ranker", "check_source", "check_strategy"]

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from conformance.promise import promise
-from data_prep.scores import sign
+from data_prep.score_kind import sign
 from teacher_infer.rankers.base import Ranked, Ranker, Rows
 
 ROWS, LONGEST = 12, 5

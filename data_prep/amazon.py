@@ -3,16 +3,18 @@
 import ast
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.json
 
 from cluster.errors import DataError
 from data_prep.config import BadRows
-from data_prep.rawfiles import DROP_HINT, RawTable, check_text, empty, find_column, open_raw, text_lines
+from data_prep.rawfiles import DROP_HINT, RawTable, empty, find_column, readable, text_lines
 
 INTERACTIONS = {
     "user_id": ["reviewerID", "user_id"],
@@ -20,10 +22,9 @@ INTERACTIONS = {
     "timestamp": ["unixReviewTime", "timestamp"],
 }
 ITEMS = {"item_id": ["parent_asin", "asin"], "title": ["title"]}
-BLOCK_BYTES = 1 << 26  # a record may not be longer
-SAMPLE_LINES = 1_000
+LONGEST_RECORD = 1 << 26  # bytes
 
-Fields = dict[str, str]  # output column: field name in the file
+Wanted = dict[str, list[str]]
 
 
 def read(interactions: Path, items: Path, bad_rows: BadRows) -> tuple[RawTable, RawTable]:
@@ -35,48 +36,37 @@ def read(interactions: Path, items: Path, bad_rows: BadRows) -> tuple[RawTable, 
     return _read(interactions, INTERACTIONS, bad_rows), _read(items, ITEMS, bad_rows)
 
 
-def _read(path: Path, wanted: dict[str, list[str]], bad_rows: BadRows) -> RawTable:
-    check_text(path)
-    present = _field_names(path)
-    fields = {column: find_column(path, present, names) for column, names in wanted.items()}
+def _read(path: Path, wanted: Wanted, bad_rows: BadRows) -> RawTable:
     try:
-        table, malformed = _parse_fast(path, fields), 0
+        table, malformed = _parse_fast(path, wanted), 0
     except pa.ArrowInvalid:
-        table, malformed = _parse_slowly(path, fields, bad_rows)
+        table, malformed = _parse_slowly(path, wanted, bad_rows)
     if not table.num_rows:
-        raise empty(path)
-
-    def place(row: int) -> str:
-        return f"{path}, line {next(islice(_json_lines(path), row, None))[0]}"
-
-    return RawTable(table, place, malformed)
-
-
-def _field_names(path: Path) -> list[str]:
-    """Fields of the first records: the first alone may lack an optional one, such as the title."""
-    names: dict[str, None] = {}
-    for _, line in islice(_json_lines(path), SAMPLE_LINES):
-        names.update(dict.fromkeys(_record(line) or {}))
-    if not names:
-        number, _ = next(_json_lines(path), (1, ""))
-        raise DataError(f"{path}, line {number}: not a JSON object: give a file of JSON lines")
-    return list(names)
+        raise DataError(f"{path}: no line is a JSON object: give a file of JSON lines") if malformed else empty(path)
+    for column, names in wanted.items():
+        if table[column].null_count == table.num_rows:
+            find_column(path, list(next(filter(None, (_record(line) for _, line in _json_lines(path))))), names)
+    return RawTable(table, lambda row: f"{path}, line {next(islice(_json_lines(path), row, None))[0]}", malformed)
 
 
-def _parse_fast(path: Path, fields: Fields) -> pa.Table:
-    kinds = {name: pa.float64() if column == "timestamp" else pa.string() for column, name in fields.items()}
-    with open_raw(path) as stream:
+def _parse_fast(path: Path, wanted: Wanted) -> pa.Table:
+    kinds = {
+        name: pa.float64() if column == "timestamp" else pa.string()
+        for column, names in wanted.items()
+        for name in names
+    }
+    with readable(path) as stream:
         table = pa.json.read_json(
             stream,
-            read_options=pa.json.ReadOptions(block_size=BLOCK_BYTES),
+            read_options=pa.json.ReadOptions(block_size=LONGEST_RECORD),
             parse_options=pa.json.ParseOptions(explicit_schema=pa.schema(kinds), unexpected_field_behavior="ignore"),
         )
-    return table.rename_columns(list(fields))
+    return pa.table({column: pc.coalesce(*map(table.column, names)) for column, names in wanted.items()})
 
 
-def _parse_slowly(path: Path, fields: Fields, bad_rows: BadRows) -> tuple[pa.Table, int]:
+def _parse_slowly(path: Path, wanted: Wanted, bad_rows: BadRows) -> tuple[pa.Table, int]:
     """Line by line, for files that pyarrow refuses: it names no line and cannot step over a bad one."""
-    columns: dict[str, list[str | None]] = {column: [] for column in fields}
+    columns: dict[str, list[str | None]] = {column: [] for column in wanted}
     malformed = 0
     for number, line in _json_lines(path):
         record = _record(line)
@@ -85,8 +75,8 @@ def _parse_slowly(path: Path, fields: Fields, bad_rows: BadRows) -> tuple[pa.Tab
         if record is None:
             malformed += 1
             continue
-        for column, name in fields.items():
-            value = record.get(name)
+        for column, names in wanted.items():
+            value = next((record[name] for name in names if record.get(name) is not None), None)
             columns[column].append(str(value) if isinstance(value, str | int | float) else None)
     return pa.table({column: pa.array(values, pa.string()) for column, values in columns.items()}), malformed
 
@@ -97,8 +87,8 @@ def _json_lines(path: Path) -> Iterator[tuple[int, str]]:
 
 def _record(line: str) -> dict[str, Any] | None:
     """The object on a line, or none; the metadata of 2014 was published as Python literals, not as JSON."""
-    try:
-        record = ast.literal_eval(line) if line.startswith("{'") else json.loads(line)
-    except (ValueError, SyntaxError):
-        return None
-    return record if isinstance(record, dict) else None
+    for parse in (json.loads, ast.literal_eval):
+        with suppress(ValueError, SyntaxError):
+            record = parse(line)
+            return record if isinstance(record, dict) else None
+    return None

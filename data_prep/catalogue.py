@@ -3,13 +3,14 @@
 import html
 from dataclasses import dataclass
 
+import pandas as pd
 import pyarrow as pa
 
 from cluster.errors import DataError
 from data_prep.config import BadRows
 from data_prep.rawfiles import DROP_HINT, RawTable
 
-NO_TITLE = {"", "nan"}
+NO_TITLE = ("", "nan")
 
 
 @dataclass(frozen=True)
@@ -19,9 +20,7 @@ class Catalogue:
     ids: pa.Array
     titles: pa.Array
     untitled: frozenset[str]
-    repeated: int
-    cut: int
-    malformed: int
+    counts: dict[str, int]
 
 
 def build_catalogue(raw: RawTable, max_title_length: int, bad_rows: BadRows) -> Catalogue:
@@ -31,33 +30,27 @@ def build_catalogue(raw: RawTable, max_title_length: int, bad_rows: BadRows) -> 
         DataError: an item id is empty or a title longer than ``max_title_length`` (unless bad rows are dropped, which
             cuts long titles), or no item has a title.
     """
-    titles: dict[str, str] = {}
-    untitled: set[str] = set()
-    repeated = cut = malformed = 0
-    rows = zip(raw.columns["item_id"].to_pylist(), raw.columns["title"].to_pylist(), strict=True)
-    for row, (item, text) in enumerate(rows):
-        title = clean_title(text or "")
-        if fault := _fault(item, title, max_title_length):
-            if bad_rows == "error":
-                raise DataError(f"{raw.place(row)}: {fault}: {DROP_HINT}")
-            malformed += not item
-            cut += bool(item)
-        if not item:
-            continue
-        repeated += item in titles or item in untitled
-        if title.lower() in NO_TITLE:
-            untitled.add(item)
-        else:
-            titles.setdefault(item, title[:max_title_length].rstrip())
-    if not titles:
+    titles = [clean_title(text or "") for text in raw.columns["title"].to_pylist()]
+    rows = pd.DataFrame({"id": raw.columns["item_id"].to_pylist(), "title": titles}, dtype=object)
+    named, long = rows["id"].astype(bool), rows["title"].str.len() > max_title_length
+    bad = ~named | long
+    if bad.any() and bad_rows == "error":
+        row = int(bad.to_numpy().argmax())
+        length = f"title of {len(titles[row]):,} characters, more than max_title_length {max_title_length:,}"
+        raise DataError(f"{raw.place(row)}: {length if named[row] else 'item_id is empty'}: {DROP_HINT}")
+    rows["title"] = rows["title"].str[:max_title_length].str.rstrip()
+    titled = rows[named & ~rows["title"].str.lower().isin(NO_TITLE)].drop_duplicates("id")
+    if titled.empty:
         raise DataError(f"{raw.place(0)}: no item from here on has a title: check the title column")
     return Catalogue(
-        ids=pa.array(list(titles), pa.string()),
-        titles=pa.array(list(titles.values()), pa.string()),
-        untitled=frozenset(untitled - titles.keys()),
-        repeated=repeated,
-        cut=cut,
-        malformed=malformed + raw.malformed,
+        ids=pa.array(titled["id"], pa.string()),
+        titles=pa.array(titled["title"], pa.string()),
+        untitled=frozenset(rows["id"][named]) - frozenset(titled["id"]),
+        counts={
+            "items_repeated": int(rows["id"][named].duplicated().sum()),
+            "items_malformed": int((~named).sum()) + raw.malformed,
+            "titles_cut": int((named & long).sum()),
+        },
     )
 
 
@@ -66,11 +59,3 @@ def clean_title(text: str) -> str:
     while "&" in text and (decoded := html.unescape(text)) != text:
         text = decoded
     return " ".join(text.split())
-
-
-def _fault(item: str | None, title: str, max_title_length: int) -> str | None:
-    if not item:
-        return "item_id is empty"
-    if len(title) > max_title_length:
-        return f"title of {len(title):,} characters, more than max_title_length {max_title_length:,}"
-    return None

@@ -1,13 +1,23 @@
 """Config of the verb ``prepare``."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from cluster.config import Config
+from cluster.dotted_path import one_of
 
-Source = Literal["recbole", "movielens", "amazon", "csv", "parquet", "synthetic"]
+READERS = {
+    "csv": "data_prep.tabular:read_csv",
+    "parquet": "data_prep.tabular:read_parquet",
+    "recbole": "data_prep.recbole:read",
+    "movielens": "data_prep.movielens:read",
+    "amazon": "data_prep.amazon:read",
+}
+"""Functions ``read(interactions, items, bad_rows)`` that give the raw log and the raw items as RawTables."""
+SYNTHETIC = "synthetic"
+
 SplitRule = Literal["chronological", "timestamps", "leave-one-out"]
 RowRule = Literal["bigrec", "every"]
 BadRows = Literal["error", "drop"]
@@ -28,7 +38,11 @@ class SyntheticConfig(Config):
 class PrepareConfig(Config):
     """Turn raw logs and titles into a data set: catalogue, histories and splits."""
 
-    source: Source = Field("synthetic", description="Format of the raw data.")
+    source: Annotated[str, one_of([*READERS, SYNTHETIC])] = Field(
+        SYNTHETIC,
+        description=f"Format of the raw data: {', '.join(READERS)}, {SYNTHETIC}, or a reader of your own by dotted "
+        "path (my_package.readers:read).",
+    )
     interactions: Path | None = Field(None, description="Log file (.inter, ratings.dat, reviews, csv, parquet).")
     items: Path | None = Field(None, description="Titles file (.item, movies.dat, metadata, csv, parquet).")
     split: SplitRule = Field("chronological", description="How rows are split; chronological cuts them 8:1:1.")

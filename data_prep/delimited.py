@@ -13,30 +13,7 @@ import pyarrow.csv
 
 from cluster.errors import DataError
 from data_prep.config import BadRows
-from data_prep.rawfiles import (
-    DROP_HINT,
-    UTF8,
-    Encoding,
-    RawTable,
-    check_text,
-    empty,
-    find_column,
-    open_raw,
-    text_lines,
-)
-
-
-def read_header(path: Path, delimiter: str) -> list[str]:
-    """Column names of the first line.
-
-    Raises:
-        DataError: the file is absent, empty, truncated or not UTF-8.
-    """
-    check_text(path)
-    first = next(text_lines(path), None)
-    if first is None:
-        raise empty(path)
-    return [name.strip().strip('"') for name in first[1].removeprefix("\ufeff").split(delimiter)]
+from data_prep.rawfiles import DROP_HINT, UTF8, RawTable, empty, find_column, readable, text_lines
 
 
 def read_columns(
@@ -47,38 +24,51 @@ def read_columns(
     bad_rows: BadRows,
     quoted: bool,
     typed: bool = False,
+    header: Sequence[str] = (),
+    encoding: str = UTF8,
 ) -> RawTable:
-    """Read the wanted columns of a file with a header, as strings.
+    """Read the wanted columns, as strings.
 
     Args:
-        path: UTF-8 text, plain or gzip.
+        path: text, plain or gzip.
         wanted: output column to the names it may have in the file, best first.
         delimiter: one character between fields.
         bad_rows: whether a row with too few or too many fields stops or is dropped.
         quoted: fields may stand in double quotes and then hold delimiters and line breaks.
         typed: header names end in ``:type`` (RecBole).
+        header: names of all columns of a file that has no line with them.
+        encoding: of the text.
 
     Raises:
-        DataError: see :func:`read_header`; a column is missing, a row is malformed, or there is no row.
+        DataError: the file is absent, empty, truncated or not UTF-8, lacks a column, or has a malformed row or none.
     """
-    header = read_header(path, delimiter)
-    names = [name.split(":")[0] for name in header] if typed else header
+    skipped = 0 if header else 1
+    names = list(header) or _header(path, delimiter, typed)
     found = {column: names.index(find_column(path, names, options)) for column, options in wanted.items()}
-    raw = parse(path, width=len(header), delimiter=delimiter, bad_rows=bad_rows, quoted=quoted, header=True)
-    return RawTable(raw.columns.select(list(found.values())).rename_columns(list(found)), raw.place, raw.malformed)
+    table, malformed = _parse(path, len(names), skipped, delimiter, quoted, encoding)
+    rows = partial(_rows, path, skipped, delimiter, quoted, encoding)
+    if malformed and bad_rows == "error":
+        line, fields = next((line, fields) for line, fields in rows() if len(fields) != len(names))
+        raise DataError(f"{path}, line {line}: {len(fields)} fields where {len(names)} are expected: {DROP_HINT}")
+    if not table.num_rows:
+        raise empty(path)
+    return RawTable(
+        table.select(list(found.values())).rename_columns(list(found)),
+        lambda row: f"{path}, line {next(islice(rows(), row, None))[0]}",
+        malformed,
+    )
 
 
-def parse(
-    path: Path,
-    *,
-    width: int,
-    delimiter: str,
-    bad_rows: BadRows,
-    header: bool,
-    quoted: bool = False,
-    encoding: Encoding = UTF8,
-) -> RawTable:
-    """Read all ``width`` columns, named by number, as strings; see :func:`read_columns`."""
+def _header(path: Path, delimiter: str, typed: bool) -> list[str]:
+    _, line = next(text_lines(path), (0, ""))
+    if not line:
+        raise empty(path)
+    names = [name.strip().strip('"') for name in line.removeprefix("\ufeff").split(delimiter)]
+    return [name.split(":")[0] for name in names] if typed else names
+
+
+def _parse(path: Path, width: int, skipped: int, delimiter: str, quoted: bool, encoding: str) -> tuple[pa.Table, int]:
+    """All columns, named by number, as strings; and how many rows have another number of fields."""
     names = [str(number) for number in range(width)]
     malformed = 0
 
@@ -88,10 +78,10 @@ def parse(
         return "skip"
 
     try:
-        with open_raw(path) as stream:
+        with readable(path, encoding) as stream:
             table = pa.csv.read_csv(
                 stream,
-                read_options=pa.csv.ReadOptions(column_names=names, skip_rows=int(header), encoding=encoding),
+                read_options=pa.csv.ReadOptions(column_names=names, skip_rows=skipped, encoding=encoding),
                 parse_options=pa.csv.ParseOptions(
                     delimiter=delimiter,
                     quote_char='"' if quoted else False,
@@ -103,35 +93,18 @@ def parse(
     except pa.ArrowInvalid as error:
         if "Empty CSV" in str(error):
             raise empty(path) from error
-        raise DataError(f"{path}: cannot be parsed ({' '.join(str(error).split())}): mend the file") from error
-    rows = partial(_rows, path, delimiter, header, quoted, encoding)
-    if malformed and bad_rows == "error":
-        line, fields = next((line, fields) for line, fields in rows() if len(fields) != width)
-        raise DataError(f"{path}, line {line}: {len(fields)} fields where {width} are expected: {DROP_HINT}")
-    if not table.num_rows:
-        raise empty(path)
-
-    def place(row: int) -> str:
-        return f"{path}, line {next(islice(rows(), row, None))[0]}"
-
-    return RawTable(table, place, malformed)
+        raise DataError(f"{path}: cannot be parsed ({' '.join(str(error).split())}): fix the file") from error
+    return table, malformed
 
 
-def _rows(
-    path: Path, delimiter: str, header: bool, quoted: bool, encoding: Encoding
-) -> Iterator[tuple[int, list[str]]]:
+def _rows(path: Path, skipped: int, delimiter: str, quoted: bool, encoding: str) -> Iterator[tuple[int, list[str]]]:
     """First line number and fields of every row, read slowly: only to locate a fault in a message."""
-    if not quoted:
-        lines = ((number, line.split(delimiter)) for number, line in text_lines(path, encoding))
-        yield from islice(lines, int(header), None)
-        return
     csv.field_size_limit(sys.maxsize)
-    with io.TextIOWrapper(open_raw(path), encoding=encoding, newline="") as stream:
-        reader = csv.reader(stream, delimiter=delimiter)
-        if header:
-            next(reader, None)
-        start = reader.line_num + 1
-        for fields in reader:
-            if fields:
+    with readable(path, encoding) as stream:
+        text = io.TextIOWrapper(stream, encoding=encoding, newline="")
+        reader = csv.reader(text, delimiter=delimiter, quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE)
+        start = 1
+        for number, fields in enumerate(reader):
+            if fields and number >= skipped:
                 yield start, fields
             start = reader.line_num + 1

@@ -1,12 +1,12 @@
 """The log: checked interactions as arrays, sorted by user and time."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from cluster.errors import DataError
 from data_prep.catalogue import Catalogue
@@ -17,137 +17,78 @@ Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 
-NUMBER = r"^-?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
-
 
 @dataclass(frozen=True)
 class Log:
-    """M interactions as parallel arrays; user and item are codes into the tables of ids."""
+    """M interactions as parallel arrays; users are codes into ``user_ids``, items item indices."""
 
     user: Ints
     item: Ints
     timestamp: Floats
     user_ids: pa.Array
-    item_ids: pa.Array
-
-    def take(self, which: Mask | Ints) -> "Log":
-        """The interactions of a mask or of an index."""
-        return replace(self, user=self.user[which], item=self.item[which], timestamp=self.timestamp[which])
-
-    @property
-    def users(self) -> int:
-        """Number of users with an interaction."""
-        return np.unique(self.user).size
 
 
 def build_log(raw: RawTable, catalogue: Catalogue, bad_rows: BadRows) -> tuple[Log, dict[str, int]]:
     """Check interactions, leave out those of items without title, and sort them by user and time.
 
-    Users stand in the order of their first appearance; equal timestamps of a user keep the order of the file. Item
-    codes are item indices.
+    Users stand in the order of their first appearance; equal timestamps of a user keep the order of the file.
 
     Returns:
-        The log and the counts of what was read and left out.
+        The log and the counts of what was read, left out and kept.
 
     Raises:
         DataError: an id is empty, a timestamp is not a number >= 0, an interaction stands twice, a user has a single
             interaction (unless bad rows are dropped), or no user with two interactions is left.
     """
-    log = _encode(raw)
-    counts = {"interactions_read": len(log.user), "interactions_malformed": raw.malformed}
-    checks = (_invalid, _duplicates, _single_users)
-    for check in checks:
-        bad, name, describe = check(log, raw)
-        if bad.any() and bad_rows == "error":
-            row = int(np.flatnonzero(bad)[0])
-            raise DataError(f"{raw.place(row)}: {describe(row)}: {DROP_HINT}")
+    rows = _frame(raw)
+    counts = {"interactions_read": len(rows), "interactions_malformed": raw.malformed}
+    for name, find in CHECKS.items():
+        bad = find(rows).to_numpy()
         counts[name] = int(bad.sum())
-        log = log.take(~bad)
-    log, left_out = _keep_titled(log, catalogue)
-    if not len(log.user):
+        if counts[name] and bad_rows == "error":
+            row = int(bad.argmax())
+            fault = _fault(name, raw.columns.slice(row, 1).to_pylist()[0], counts[name])
+            raise DataError(f"{raw.place(row)}: {fault}: {DROP_HINT}")
+        rows = rows[~bad]
+    user, user_ids = pd.factorize(rows["user_id"])
+    item = pd.Index(catalogue.ids.to_pandas()).get_indexer(rows["item_id"])
+    titled = item >= 0
+    kept = titled & (np.bincount(user[titled], minlength=len(user_ids))[user] > 1)
+    if not kept.any():
         raise DataError(f"{raw.place(0)}: no user from here on has two interactions with titled items: check item_id")
-    return log.take(np.lexsort((log.timestamp, log.user))), counts | left_out
-
-
-def _encode(raw: RawTable) -> Log:
-    user, user_ids = _codes(raw.columns["user_id"])
-    item, item_ids = _codes(raw.columns["item_id"])
-    return Log(user, item, _numbers(raw.columns["timestamp"]), user_ids, item_ids)
-
-
-def _codes(column: pa.ChunkedArray) -> tuple[Ints, pa.Array]:
-    """Codes in order of first appearance, -1 for an empty id, and the ids."""
-    encoded = column.dictionary_encode().unify_dictionaries()
-    ids = encoded.chunk(0).dictionary
-    codes = np.concatenate([pc.fill_null(chunk.indices, -1).to_numpy() for chunk in encoded.chunks]).astype(np.int64)
-    blank = pc.index(ids, "").as_py()
-    return np.where(codes == blank, -1, codes) if blank >= 0 else codes, ids
-
-
-def _numbers(column: pa.ChunkedArray) -> Floats:
-    """The column as numbers, NaN where it holds something else."""
-    try:
-        return column.cast(pa.float64()).to_numpy()
-    except pa.ArrowInvalid:
-        trimmed = pc.utf8_trim_whitespace(column)
-        numeric = pc.if_else(pc.match_substring_regex(trimmed, NUMBER), trimmed, None)
-        return numeric.cast(pa.float64()).to_numpy()
-
-
-Check = tuple[Mask, str, Callable[[int], str]]
-
-
-def _invalid(log: Log, raw: RawTable) -> Check:
-    bad = (log.user < 0) | (log.item < 0) | ~np.isfinite(log.timestamp) | (log.timestamp < 0)
-
-    def describe(row: int) -> str:
-        values = {name: raw.columns[name][row].as_py() for name in ("user_id", "item_id", "timestamp")}
-        for name in ("user_id", "item_id"):
-            if not values[name]:
-                return f"{name} is empty"
-        return f"timestamp {str(values['timestamp'])!r} is not a number from 0 on"
-
-    return bad, "interactions_invalid", describe
-
-
-def _duplicates(log: Log, raw: RawTable) -> Check:
-    order = np.lexsort((log.timestamp, log.item, log.user))  # stable: of equal ones the first in the file stays first
-    same = np.ones(max(len(order) - 1, 0), dtype=bool)
-    for values in (log.user, log.item, log.timestamp):
-        same &= values[order[1:]] == values[order[:-1]]
-    bad = np.zeros(len(order), dtype=bool)
-    bad[order[1:][same]] = True
-    return (
-        bad,
-        "interactions_duplicate",
-        lambda row: (
-            f"user {log.user_ids[log.user[row]].as_py()!r} has item {log.item_ids[log.item[row]].as_py()!r} at the "
-            f"same timestamp as in an earlier row ({int(bad.sum())} duplicate rows in all)"
-        ),
-    )
-
-
-def _single_users(log: Log, raw: RawTable) -> Check:
-    bad = np.bincount(log.user, minlength=1)[log.user] == 1
-    return (
-        bad,
-        "users_with_one_interaction",
-        lambda row: (
-            f"user {log.user_ids[log.user[row]].as_py()!r} has a single interaction, which gives no history "
-            f"({int(bad.sum())} such users in all)"
-        ),
-    )
-
-
-def _keep_titled(log: Log, catalogue: Catalogue) -> tuple[Log, dict[str, int]]:
-    """Turn item codes into item indices; leave out untitled items, then users left with one interaction."""
-    index = pc.fill_null(pc.index_in(log.item_ids, value_set=catalogue.ids), -1).to_numpy().astype(np.int64)
-    untitled = log.item_ids.take(pa.array(np.unique(log.item[index[log.item] < 0]))).to_pylist()
-    mapped = replace(log, item=index[log.item], item_ids=catalogue.ids)
-    titled = mapped.take(mapped.item >= 0)
-    kept = titled.take(np.bincount(titled.user, minlength=1)[titled.user] > 1)
-    return kept, {
-        "items_without_title": len(catalogue.untitled.union(untitled)),
-        "interactions_dropped": len(log.user) - len(kept.user),
-        "users_dropped": log.users - kept.users,
+    users = np.unique(user[kept]).size
+    counts |= {
+        "items_without_title": len(catalogue.untitled.union(rows["item_id"][~titled])),
+        "interactions_dropped": len(rows) - int(kept.sum()),
+        "users_dropped": len(user_ids) - users,
+        "interactions": int(kept.sum()),
+        "users": users,
     }
+    order = np.flatnonzero(kept)[np.lexsort((rows["timestamp"][kept], user[kept]))]
+    timestamp = rows["timestamp"].to_numpy()
+    return Log(user[order], item[order].astype(np.int64), timestamp[order], pa.array(user_ids, pa.string())), counts
+
+
+def _frame(raw: RawTable) -> pd.DataFrame:
+    """Ids as categories, empty ones missing; timestamps as numbers, missing where they are something else."""
+    ids = {name: raw.columns[name].to_pandas().replace("", None).astype("category") for name in ("user_id", "item_id")}
+    timestamp = pd.to_numeric(raw.columns["timestamp"].to_pandas(), errors="coerce")
+    return pd.DataFrame(ids | {"timestamp": timestamp.to_numpy(np.float64, na_value=np.nan)})
+
+
+CHECKS: dict[str, Callable[[pd.DataFrame], pd.Series]] = {
+    "interactions_invalid": lambda rows: rows.isna().any(axis=1) | ~rows["timestamp"].between(0, np.finfo(float).max),
+    "interactions_duplicate": lambda rows: rows.duplicated(),
+    "users_with_one_interaction": lambda rows: ~rows["user_id"].duplicated(keep=False),
+}
+"""What makes interactions bad, by the names of their counts, in the order in which they are left out."""
+
+
+def _fault(name: str, row: dict[str, str | float | None], count: int) -> str:
+    if name == "interactions_duplicate":
+        at = "at the same timestamp as in an earlier row"
+        return f"user {row['user_id']!r} has item {row['item_id']!r} {at} ({count} duplicate rows in all)"
+    if name == "users_with_one_interaction":
+        return f"user {row['user_id']!r} has a single interaction, which gives no history ({count} such users in all)"
+    empty = next((column for column in ("user_id", "item_id") if not row[column]), None)
+    return f"{empty} is empty" if empty else f"timestamp {str(row['timestamp'])!r} is not a number from 0 on"

@@ -6,10 +6,12 @@ import pyarrow as pa
 
 from cluster.errors import DataError
 from data_prep.config import BadRows
-from data_prep.delimited import parse
-from data_prep.rawfiles import DROP_HINT, LATIN1, RawTable, check_text, empty, text_lines
+from data_prep.delimited import read_columns
+from data_prep.rawfiles import DROP_HINT, LATIN1, RawTable, empty, text_lines
 
-SEPARATOR = "::"
+INTERACTIONS = {name: [name] for name in ("user_id", "item_id", "timestamp")}
+# Ratings hold no single colon, so that `::` reads as two delimiters of one character, at pyarrow's speed.
+RATINGS = ["user_id", "", "item_id", "", "rating", "", "timestamp"]
 
 
 def read(interactions: Path, items: Path, bad_rows: BadRows) -> tuple[RawTable, RawTable]:
@@ -18,31 +20,24 @@ def read(interactions: Path, items: Path, bad_rows: BadRows) -> tuple[RawTable, 
     Raises:
         DataError: a file is absent or empty, or a line has another number of fields.
     """
-    return _ratings(interactions, bad_rows), _movies(items, bad_rows)
-
-
-def _ratings(path: Path, bad_rows: BadRows) -> RawTable:
-    """Ratings hold no single colon, so that ``::`` reads as two one-character delimiters, at pyarrow's speed."""
-    check_text(path, LATIN1)
-    raw = parse(path, width=7, delimiter=":", bad_rows=bad_rows, header=False, encoding=LATIN1)
-    table = raw.columns.select(["0", "2", "6"]).rename_columns(["user_id", "item_id", "timestamp"])
-    return RawTable(table, raw.place, raw.malformed)
+    ratings = read_columns(
+        interactions, INTERACTIONS, delimiter=":", bad_rows=bad_rows, quoted=False, header=RATINGS, encoding=LATIN1
+    )
+    return ratings, _movies(items, bad_rows)
 
 
 def _movies(path: Path, bad_rows: BadRows) -> RawTable:
-    check_text(path, LATIN1)
-    lines, ids, titles, malformed = [], [], [], 0
+    """Items and titles; a title may hold ``::`` itself."""
+    movies, malformed = [], 0
     for number, line in text_lines(path, LATIN1):
-        fields = line.split(SEPARATOR)
+        fields = line.split("::")
         if len(fields) >= 3:
-            lines.append(number)
-            ids.append(fields[0])
-            titles.append(SEPARATOR.join(fields[1:-1]))
+            movies.append((number, fields[0], "::".join(fields[1:-1])))
         elif bad_rows == "error":
             raise DataError(f"{path}, line {number}: {len(fields)} fields where 3 are expected: {DROP_HINT}")
         else:
             malformed += 1
-    if not ids:
+    if not movies:
         raise empty(path)
-    table = pa.table({"item_id": pa.array(ids, pa.string()), "title": pa.array(titles, pa.string())})
-    return RawTable(table, lambda row: f"{path}, line {lines[row]}", malformed)
+    numbers, ids, titles = zip(*movies, strict=True)
+    return RawTable(pa.table({"item_id": ids, "title": titles}), lambda row: f"{path}, line {numbers[row]}", malformed)

@@ -8,26 +8,19 @@ from pathlib import Path
 import numpy as np
 
 from cluster.console import say
+from cluster.dotted_path import find
 from cluster.errors import ConfigError, DataError
 from cluster.storage import fingerprint, output_directory
-from data_prep import amazon, movielens, recbole, synthetic, tabular
-from data_prep.catalogue import Catalogue, build_catalogue
-from data_prep.config import PrepareConfig
+from data_prep import synthetic
+from data_prep.catalogue import build_catalogue
+from data_prep.config import READERS, SYNTHETIC, PrepareConfig
 from data_prep.log import build_log
-from data_prep.rawfiles import RawTable
+from data_prep.rawfiles import RawTable, Reader
 from data_prep.schema import SPLITS
 from data_prep.sequences import select_rows
 from data_prep.shards import write_items, write_sequences
 from data_prep.splits import TRAIN, check_cut_points, split_rows
 from data_prep.yardsticks import measure_yardsticks, yardstick_table
-
-READERS = {
-    "recbole": recbole.read,
-    "movielens": movielens.read,
-    "amazon": amazon.read,
-    "csv": tabular.read_csv,
-    "parquet": tabular.read_parquet,
-}
 
 
 def prepare(config: PrepareConfig) -> Path:
@@ -53,8 +46,7 @@ def prepare(config: PrepareConfig) -> Path:
         say(f"prepare: writing {len(splits):,} rows")
         write_sequences(draft.path, log, rows, splits, config.max_history, config.rows_per_shard)
         split_counts = dict(zip(SPLITS, np.bincount(splits).tolist(), strict=True))
-        sizes = {"items": len(catalogue.ids), "users": log.users, "interactions": len(log.user)}
-        draft.counts.update(sizes | split_counts | log_counts | catalogue_counts(catalogue))
+        draft.counts.update({"items": len(catalogue.ids)} | split_counts | log_counts | catalogue.counts)
         draft.metrics |= measure_yardsticks(draft.path)
     say(f"{summary(draft.counts, config.output)}\n{yardstick_table(draft.metrics)}")
     return config.output
@@ -69,15 +61,14 @@ def check_inputs(config: PrepareConfig) -> dict[str, str]:
     """
     if config.split == "timestamps":
         check_cut_points(config.cut_points)
-    if config.source == "synthetic":
-        return {}
-    inputs = {}
-    for option, path in (("interactions", config.interactions), ("items", config.items)):
+    inputs: dict[str, str] = {}
+    for option in ("interactions", "items") if config.source != SYNTHETIC else ():
+        path: Path | None = getattr(config, option)
         if path is None:
             raise ConfigError(f"--source {config.source} needs --{option} FILE")
         if not path.exists():
             raise DataError(f"{path}: no such file: check --{option}")
-        if path.is_dir() and config.source != "parquet":
+        if path.is_dir() and config.source in set(READERS) - {"parquet"}:
             raise DataError(f"{path}: a directory where a file is expected: check --{option}")
         try:
             inputs[option] = fingerprint(path)
@@ -88,18 +79,10 @@ def check_inputs(config: PrepareConfig) -> dict[str, str]:
 
 def read_source(config: PrepareConfig) -> tuple[RawTable, RawTable]:
     """The raw log and the raw items of any source."""
-    if config.source == "synthetic" or config.interactions is None or config.items is None:
+    if config.interactions is None or config.items is None:
         return synthetic.generate(config.synthetic)
-    return READERS[config.source](config.interactions, config.items, config.bad_rows)
-
-
-def catalogue_counts(catalogue: Catalogue) -> dict[str, int]:
-    """What was left out of the items file, or changed."""
-    return {
-        "items_repeated": catalogue.repeated,
-        "items_malformed": catalogue.malformed,
-        "titles_cut": catalogue.cut,
-    }
+    read: Reader = find(READERS, config.source)
+    return read(config.interactions, config.items, config.bad_rows)
 
 
 def summary(counts: dict[str, int], output: Path) -> str:

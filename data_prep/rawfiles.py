@@ -1,11 +1,11 @@
-"""Raw text files: opened plain or gzipped, checked as text, columns found by name, rows located for messages."""
+"""Raw text files: opened plain or gzipped, columns found by name, faults located by line."""
 
-import codecs
 import difflib
 import gzip
 import io
 import zlib
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -13,14 +13,11 @@ from typing import BinaryIO, cast
 import pyarrow as pa
 
 from cluster.errors import DataError
+from data_prep.config import BadRows
 
-Encoding = str
-UTF8: Encoding = "utf-8"
-LATIN1: Encoding = "iso-8859-1"
-DROP_HINT = "mend it or add --bad-rows drop"
-
+UTF8, LATIN1 = "utf-8", "iso-8859-1"
+DROP_HINT = "fix it or add --bad-rows drop"
 _GZIP_MAGIC = b"\x1f\x8b"
-_BLOCK_BYTES = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -35,48 +32,47 @@ class RawTable:
     malformed: int = 0
 
 
-def open_raw(path: Path) -> BinaryIO:
+Reader = Callable[[Path, Path, BadRows], tuple[RawTable, RawTable]]
+"""Reads a file of interactions (user_id, item_id, timestamp) and one of items (item_id, title).
+
+A row that cannot be read stops it with a DataError; with bad rows dropped it is left out and counted. Ids, times,
+titles and repetitions are checked afterwards."""
+
+
+@contextmanager
+def readable(path: Path, encoding: str = UTF8) -> Iterator[BinaryIO]:
     """Open a file for reading bytes, unpacking gzip by its magic number whatever the name says.
 
     Raises:
-        DataError: the file is absent or cannot be opened.
+        DataError: the file is absent or a damaged or truncated gzip, or what reads it meets no text in ``encoding``.
     """
     try:
         with path.open("rb") as stream:
-            packed = stream.read(2) == _GZIP_MAGIC
-        return cast(BinaryIO, gzip.open(path)) if packed else path.open("rb")
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}): check the path") from error
-
-
-def check_text(path: Path, encoding: Encoding = UTF8) -> None:
-    """Read the file once as a stream, so that the parsers after it meet whole, decodable text.
-
-    Raises:
-        DataError: the file is absent, empty, a damaged or truncated gzip, or not text in ``encoding``.
-    """
-    decoder = codecs.getincrementaldecoder(encoding)()
-    line, offset, pending, block = 1, 0, 0, b""
-    try:
-        with open_raw(path) as stream:
-            while block := stream.read(_BLOCK_BYTES):
-                pending = len(decoder.getstate()[0])
-                decoder.decode(block)
-                line += block.count(b"\n")
-                offset += len(block)
-        decoder.decode(b"", final=True)
-    except UnicodeDecodeError as error:
-        byte = offset - (pending if block else len(error.object)) + error.start
-        bad_line = line + error.object[: error.start].count(b"\n")
-        raise DataError(
-            f"{path}, line {bad_line}: not UTF-8 text at byte {byte}: convert the file to UTF-8 (iconv)"
-        ) from error
-    except EOFError as error:
-        raise DataError(f"{path}: truncated gzip: fetch the file again") from error
+            packed = stream.read(len(_GZIP_MAGIC)) == _GZIP_MAGIC
+        with cast(BinaryIO, gzip.open(path)) if packed else path.open("rb") as stream:
+            yield stream
     except (gzip.BadGzipFile, zlib.error) as error:
         raise DataError(f"{path}: damaged gzip ({error}): fetch the file again") from error
-    if offset == 0:
-        raise empty(path)
+    except EOFError as error:
+        raise DataError(f"{path}: truncated gzip: fetch the file again") from error
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}): check the path") from error
+    except (UnicodeDecodeError, pa.ArrowInvalid) as error:
+        if place := _wrong_byte(path, encoding):
+            raise DataError(f"{path}, {place}: convert the file to UTF-8 (iconv)") from error
+        raise
+
+
+def _wrong_byte(path: Path, encoding: str) -> str | None:
+    offset = 0
+    with readable(path) as stream:
+        for number, line in enumerate(stream, start=1):
+            try:
+                line.decode(encoding)
+            except UnicodeDecodeError as error:
+                return f"line {number}: not UTF-8 text at byte {offset + error.start}"
+            offset += len(line)
+    return None
 
 
 def empty(path: Path) -> DataError:
@@ -84,10 +80,10 @@ def empty(path: Path) -> DataError:
     return DataError(f"{path}: holds no rows: give a file with data")
 
 
-def text_lines(path: Path, encoding: Encoding = UTF8) -> Iterator[tuple[int, str]]:
+def text_lines(path: Path, encoding: str = UTF8) -> Iterator[tuple[int, str]]:
     """1-based numbers and texts of the lines that are not empty."""
-    with io.TextIOWrapper(open_raw(path), encoding=encoding, newline="\n") as stream:
-        for number, line in enumerate(stream, start=1):
+    with readable(path, encoding) as stream:
+        for number, line in enumerate(io.TextIOWrapper(stream, encoding=encoding, newline="\n"), start=1):
             if text := line.rstrip("\r\n"):
                 yield number, text
 

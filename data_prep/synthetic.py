@@ -1,13 +1,12 @@
 """The built-in data set: users who choose games by taste, platform, series and season (docs/synthetic.md)."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from data_prep.config import SyntheticConfig
+from data_prep.log import Floats, Ints, Mask
 from data_prep.rawfiles import RawTable
 from data_prep.synthetic_catalogue import (
     GENRES,
@@ -35,10 +34,6 @@ SAME_GENRE_AS_LAST = 0.6
 NEW_RELEASE = 1.0
 NEW_RELEASE_DAYS = 45.0
 
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
-Mask = npt.NDArray[np.bool_]
-
 
 def generate(config: SyntheticConfig) -> tuple[RawTable, RawTable]:
     """Draw the log (seconds since 1970) and the items; the same config gives the same tables."""
@@ -53,11 +48,10 @@ def generate(config: SyntheticConfig) -> tuple[RawTable, RawTable]:
         "timestamp": np.floor(EPOCH + day * SECONDS_PER_DAY),
     }
     items = {"item_id": pa.array(item_ids), "title": pa.array(catalogue.titles)}
-    return RawTable(pa.table(log), _place("interaction")), RawTable(pa.table(items), _place("item"))
-
-
-def _place(what: str) -> Callable[[int], str]:
-    return lambda row: f"synthetic {what} {row + 1}"
+    return (
+        RawTable(pa.table(log), lambda row: f"synthetic interaction {row + 1}"),
+        RawTable(pa.table(items), lambda row: f"synthetic item {row + 1}"),
+    )
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,9 @@ def _read_parquet(path: Path, wanted: list[str]) -> RawTable:
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({' '.join(str(error).split())}): check the path") from error
     except pa.ArrowInvalid as error:
-        raise DataError(f"{path}: not a whole Parquet file ({' '.join(str(error).split())}): write it anew") from error
+        raise DataError(
+            f"{path}: not a complete Parquet file ({' '.join(str(error).split())}): write it again"
+        ) from error
     if not table.num_rows:
         raise empty(path)
     columns = {column: _as_text_or_number(path, column, table[column]) for column in wanted}
@@ -50,16 +52,12 @@ def _read_parquet(path: Path, wanted: list[str]) -> RawTable:
 
 
 def _as_text_or_number(path: Path, column: str, values: pa.ChunkedArray) -> pa.ChunkedArray:
+    kind = values.type
     try:
-        if pa.types.is_timestamp(values.type):
-            microseconds = values.cast(pa.timestamp("us", tz=values.type.tz)).cast(pa.int64())
+        if column == "timestamp" and pa.types.is_temporal(kind):
+            microseconds = values.cast(pa.timestamp("us", tz=getattr(kind, "tz", None))).cast(pa.int64())
             return pc.divide(microseconds.cast(pa.float64(), safe=False), 1e6)
-        return values.cast(pa.float64() if column == "timestamp" and _is_number(values.type) else pa.string())
+        is_number = pa.types.is_primitive(kind) or pa.types.is_decimal(kind)
+        return values.cast(pa.float64() if column == "timestamp" and is_number else pa.string())
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        raise DataError(f"{path}: column `{column}` of type {values.type} is unusable: make it text or numbers") from (
-            error
-        )
-
-
-def _is_number(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind))
+        raise DataError(f"{path}: column `{column}` of type {kind} is unusable: make it text or numbers") from error

@@ -21,10 +21,9 @@ from demo.config import DemoConfig
 from demo.figures import Figures, render, student_figures, teacher_figures, yardstick_figures
 from demo.pipeline import Pipeline, plan
 from demo.report import REPORT_FILE, write_report
-from model_registry.config import PromoteConfig
+from model_registry.config import PromoteConfig, RecommendConfig
 from model_registry.promote import promote
 from model_registry.recommend import RECOMMENDATIONS_FILE, recommend
-from model_registry.recommend_config import RecommendConfig
 from model_registry.register import register_student
 from student_train.config import TrainConfig
 from student_train.evaluation import protocol

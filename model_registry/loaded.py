@@ -12,7 +12,6 @@ from cluster.config import TrackingConfig
 from cluster.errors import ModelError
 from cluster.storage import read_manifest
 from cluster.tracking import Tracker
-from model_registry.register import pull_student
 from model_registry.versions import Registry
 from student_serve.errors import StudentError
 from student_serve.recommender import Recommender
@@ -89,12 +88,21 @@ def load_student(model: str | Path, tracking: TrackingConfig | None = None) -> L
         ModelError: the model is unknown or incomplete.
         ConfigError: the tracking server does not answer.
     """
-    if not str(model).startswith("models:"):
-        read_manifest(Path(model), "train")
-        return LoadedStudent(Path(model))
-    registry = Registry(Tracker(tracking or TrackingConfig()))
     with tempfile.TemporaryDirectory(prefix="dllm2rec-student-") as folder:
-        return LoadedStudent(pull_student(registry, registry.resolve(str(model)), Path(folder) / "student"))
+        return LoadedStudent(fetch_student(str(model), tracking or TrackingConfig(), Path(folder)))
+
+
+def fetch_student(model: str, tracking: TrackingConfig, folder: Path) -> Path:
+    """The directory of a student: the one that ``model`` names, or one of the registry, downloaded into ``folder``.
+
+    Raises:
+        StaleInputError, ModelError, ConfigError: see :func:`load_student`.
+    """
+    if not model.startswith("models:"):
+        read_manifest(Path(model), "train")
+        return Path(model)
+    registry = Registry(Tracker(tracking))
+    return registry.fetch(registry.resolve(model), folder)
 
 
 def _rows(histories: Histories) -> tuple[list[Sequence[str]], pd.Index]:

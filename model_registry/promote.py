@@ -13,14 +13,14 @@ from cluster.console import say
 from cluster.storage import output_directory
 from cluster.tracking import Tracker
 from data_prep.schema import RANKS_FILE
-from model_registry.champion import CHAMPION, METRIC, roll_back, set_champion
+from model_registry.champion import CHAMPION, roll_back, set_champion
 from model_registry.config import PromoteConfig, RollbackConfig
 from model_registry.gate import Validation, least_gain
 from model_registry.latency import request_latency
-from model_registry.register import pull_file, pull_student
 from model_registry.versions import ModelVersion, Registry
 from student_serve.recommender import Recommender
 
+METRIC = "validation_ndcg@20"
 DATASET_TAG = "fingerprint.dataset"
 DECISION_FILE = "decision.json"
 
@@ -59,16 +59,11 @@ def promote(config: PromoteConfig) -> Path:
     champion = registry.with_alias(config.name, CHAMPION)
     with output_directory(config.output, verb="promote", config=config, overwrite=config.overwrite) as draft:
         decision = decide(registry, candidate, champion, config)
-        if decision.promoted:
-            best = set_champion(registry, candidate, champion)
-            if best.version != candidate.version:
-                decision = decision.because(
-                    False, f"passed, but version {best.version} became {CHAMPION} meanwhile: promote it again"
-                )
+        moved = _moved(set_champion(registry, candidate), candidate) if decision.promoted else ""
         (draft.path / DECISION_FILE).write_text(json.dumps(asdict(decision), indent=2) + "\n")
         draft.counts["promoted"] = int(decision.promoted)
         draft.metrics[METRIC] = decision.candidate_ndcg
-    say(decision.reason)
+    say(f"{decision.reason}{moved}")
     return config.output
 
 
@@ -112,7 +107,7 @@ def _limited(registry: Registry, candidate: ModelVersion, decision: Decision, co
     if config.max_latency_ms is None and config.max_megabytes is None:
         return decision
     with tempfile.TemporaryDirectory(prefix="dllm2rec-promote-") as folder:
-        student = pull_student(registry, candidate, Path(folder))
+        student = registry.fetch(candidate, Path(folder))
         megabytes = sum(file.stat().st_size for file in student.rglob("*") if file.is_file()) / 1e6
         latency = request_latency(Recommender(student))[1] if config.max_latency_ms else None
     decision = replace(decision, megabytes=megabytes, latency_ms=latency)
@@ -126,7 +121,7 @@ def _limited(registry: Registry, candidate: ModelVersion, decision: Decision, co
 
 def _validation(registry: Registry, model: ModelVersion) -> Validation:
     with tempfile.TemporaryDirectory(prefix="dllm2rec-promote-") as folder:
-        return Validation.read(pull_file(registry, model, RANKS_FILE, Path(folder)))
+        return Validation.read(registry.fetch_file(model, RANKS_FILE, Path(folder)))
 
 
 def rollback(config: RollbackConfig) -> Path:
@@ -142,5 +137,10 @@ def rollback(config: RollbackConfig) -> Path:
         champion, was = roll_back(registry, config.name)
         done = {"name": config.name, "champion": champion.version, "was": was.version}
         (draft.path / DECISION_FILE).write_text(json.dumps(done, indent=2) + "\n")
-    say(f"rolled back: {config.name} version {champion.version} is the {CHAMPION} again, version {was.version} was")
+    say(f"rolled back{_moved(was, champion)}")
     return config.output
+
+
+def _moved(was: ModelVersion | None, champion: ModelVersion) -> str:
+    before = f"version {was.version}" if was else "none"
+    return f"\n{CHAMPION} of {champion.name}: was {before}, is version {champion.version}"

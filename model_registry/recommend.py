@@ -2,8 +2,7 @@
 
 import difflib
 import shutil
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -11,13 +10,11 @@ import pyarrow.parquet as pq
 
 from cluster.console import say
 from cluster.errors import ConfigError
-from cluster.storage import Draft, check_free, output_directory, read_manifest
+from cluster.storage import Draft, output_directory, read_manifest
 from cluster.text import aligned
-from cluster.tracking import Tracker
-from model_registry.recommend_config import RecommendConfig
-from model_registry.recommend_many import recommend_many
-from model_registry.register import pull_student
-from model_registry.versions import Registry
+from model_registry.batch_scoring import recommend_many
+from model_registry.config import RecommendConfig
+from model_registry.loaded import fetch_student
 from student_serve.recommender import Recommender
 
 VERB = "recommend"
@@ -45,29 +42,18 @@ def recommend(config: RecommendConfig) -> Path:
     """
     if config.histories and config.history:
         raise ConfigError("`history` and `histories` are both given: leave one out")
-    check_free(config.output, VERB, config.overwrite)
-    fingerprint, fetch = _find(config)
-    inputs = {"student": fingerprint}
+    inputs: dict[str, str] = {}
     with output_directory(config.output, verb=VERB, config=config, inputs=inputs, overwrite=config.overwrite) as draft:
-        pulled = draft.path / ".student"
-        student = fetch(pulled)
+        pulled = draft.path / ".student"  # where the workers of other machines find it too
+        student = fetch_student(config.model, config.tracking, pulled)
+        inputs["student"] = read_manifest(student, "train").fingerprint
         if config.histories:
-            report = recommend_many(config, config.histories, student, draft)
+            text = recommend_many(config, config.histories, student, draft)
         else:
-            report = _one(config, student, draft)
+            text = _one(config, student, draft)
         shutil.rmtree(pulled, ignore_errors=True)
-    say(report)
+    say(text)
     return config.output
-
-
-def _find(config: RecommendConfig) -> tuple[str, Callable[[Path], Path]]:
-    """A student's fingerprint, and what gives its directory: one that is registered is pulled into a folder."""
-    if not config.model.startswith("models:"):
-        directory = Path(config.model)
-        return read_manifest(directory, "train").fingerprint, lambda folder: directory
-    registry = Registry(Tracker(config.tracking))
-    version = registry.resolve(config.model)
-    return version.tags.get("fingerprint.student", ""), partial(pull_student, registry, version)
 
 
 def _one(config: RecommendConfig, student: Path, draft: Draft) -> str:

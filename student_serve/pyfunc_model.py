@@ -7,9 +7,7 @@ import pandas as pd
 from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel, PythonModelContext
 
-from student_serve.recommender import Recommender
-
-STUDENT_ARTIFACT = "student"
+from student_serve.recommender import STUDENT_ARTIFACT, Recommender
 
 
 class StudentModel(PythonModel):

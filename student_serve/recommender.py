@@ -15,6 +15,7 @@ from student_serve.errors import StudentError
 
 MODEL_FILE = "model.onnx"
 ITEMS_FILE = "items.parquet"
+STUDENT_ARTIFACT = "student"  # what MLflow calls the directory with these files
 ANSWERS = pa.schema(
     [
         pa.field("item_ids", pa.list_(pa.string())),  # best first

@@ -3,14 +3,6 @@
 Configs read the names without importing what they stand for.
 """
 
-from collections.abc import Mapping
-from pkgutil import resolve_name
-from typing import Any
-
-from pydantic import AfterValidator
-
-from cluster.errors import ConfigError
-
 BACKBONES = {
     "gru4rec": "student_train.models.gru4rec:GRU4Rec",
     "caser": "student_train.models.caser:Caser",
@@ -41,26 +33,3 @@ FEATURE_BASED = {
 }
 """Strategies that compare item embeddings: modules trained with the student."""
 STRATEGIES = RESPONSE_BASED | FEATURE_BASED
-
-
-def one_of(names: Mapping[str, str]) -> AfterValidator:
-    """Validator of a config field that names an entry, or something of the user's own as ``module:name``."""
-
-    def check(name: str) -> str:
-        if name not in names and ":" not in name:
-            raise ValueError(f"should be one of {', '.join(names)}, or a dotted path like my_package.module:Name")
-        return name
-
-    return AfterValidator(check)
-
-
-def find(names: Mapping[str, str], name: str) -> Any:  # noqa: ANN401  # a class or function
-    """What a name of a config stands for.
-
-    Raises:
-        ConfigError: the dotted path leads to nothing.
-    """
-    try:
-        return resolve_name(names.get(name, name))
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(f"`{name}` cannot be imported ({error}): give it as my_package.module:Name") from error

@@ -7,7 +7,8 @@ import tyro
 from pydantic import Field, model_validator
 
 from cluster.config import ClusterConfig, Config, DeepSpeedConfig, ModelName, NoEffect, ResourcesConfig, TrackingConfig
-from student_train.components import BACKBONES, LOSSES, STRATEGIES, one_of
+from cluster.dotted_path import one_of
+from student_train.components import BACKBONES, LOSSES, STRATEGIES
 
 
 class ModelConfig(Config):
@@ -63,8 +64,9 @@ class DistillationConfig(Config):
     teacher_threshold: float = Field(
         0.5,
         ge=0,
-        description="Share of the student's best validation NDCG@20 that the teacher's own must reach to be followed "
-        "in full; below it lam, ed_weight and cloze fall with its square. 0 always follows in full.",
+        description="Share of the validation NDCG@20 without it (the better of item transitions and the student's "
+        "best) that the teacher must reach to be followed in full; below it lam, ed_weight and cloze fall with the "
+        "square. 0 always follows in full.",
     )
     top_k: int = Field(20, ge=1, description="Length K of the teacher list used.")
     gamma_position: float = Field(0.3, ge=0, description="Weight of the position importance (dllm2rec).")

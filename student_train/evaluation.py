@@ -6,9 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cluster.dotted_path import find
 from cluster.errors import TrainingError
 from data_prep.metrics import METRICS, gains
-from student_train.components import find
 from student_train.rows import Rows
 
 BLOCK = 1024

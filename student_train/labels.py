@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cluster.errors import StaleInputError
 from data_prep.schema import SCORE_KIND_KEY, ScoreKind, Split, failure_files, label_files
-from data_prep.scores import distances, sign
+from data_prep.score_kind import distances, sign
 from student_train.distillation.importance import confidence
 from student_train.rows import TeacherLabels, column_tensor
 

@@ -95,7 +95,7 @@ class LabelConfig(Config):
     grounding_memory: NoEffect[int] = Field(
         512 << 20,
         ge=1 << 20,
-        description="Most bytes that ranking by distance may take; item embeddings of as many at most are kept beside.",
+        description="Most bytes that ranking by distance may take beside the item embeddings, which are memory-mapped.",
     )
     vllm: VllmConfig = VllmConfig()
     output: NoEffect[Path] = Field(Path("runs/labels"), description="Label directory to write.")

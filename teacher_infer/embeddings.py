@@ -12,9 +12,8 @@ from safetensors.torch import load_file, save_file
 from cluster.console import report
 from data_prep.reading import read_titles
 from data_prep.schema import EMBEDDINGS_FILE, EMBEDDINGS_TENSOR
-from teacher_infer.blocks import slices
-from teacher_infer.item_file import ItemFile
 from teacher_infer.job import Engines, Job
+from teacher_infer.nearest import read_items
 from teacher_infer.pool import work_through
 from teacher_infer.prompts import embedded
 from teacher_infer.store import PROGRESS_FOLDER, aside_file
@@ -96,11 +95,11 @@ def read_whitening(job: Job) -> Whitening | None:
 
 
 def _whiten(file: Path, job: Job) -> None:
-    items_NE, whitened = ItemFile(file), aside_file(file)
+    items_NE, whitened = read_items(file), aside_file(file)
     change = whitening(items_NE, job.config.whiten)
     save_file(change._asdict(), _whitening_file(job))
     count, width = items_NE.shape[0], change.axes_EC.shape[1]
-    _write_blocks(whitened, count, width, (change(items_NE[block]).numpy() for block in slices(count, BLOCK)))
+    _write_blocks(whitened, count, width, (change(block_BE).numpy() for block_BE in items_NE.split(BLOCK)))
     whitened.rename(file)
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from safetensors.torch import load_file, save_file
 
@@ -12,13 +13,13 @@ from cluster.console import say
 from cluster.errors import DataError, StaleInputError
 from cluster.storage import Draft, check_made_from, fingerprint, output_directory, read_manifest
 from data_prep.delimited import read_columns
-from data_prep.official import Official, OfficialRows, read_official, write_dataset, write_official
+from data_prep.official_rows import Rows, read_official, write_dataset, write_official
 from data_prep.reading import read_titles
 from data_prep.schema import EMBEDDINGS_FILE, EMBEDDINGS_TENSOR, SPLITS, labels_schema
 from data_prep.shards import write_shards
 from data_prep.yardsticks import measure_yardsticks, yardstick_table
 from teacher_infer.exchange_config import ExportConfig, ImportConfig, ImportedLabels
-from teacher_infer.official import OfficialLabels, read_labels, write_labels
+from teacher_infer.official_labels import OfficialLabels, read_labels, write_labels
 from teacher_infer.stats import Stats, list_gains
 
 TITLES_FILE = "titles.csv"
@@ -35,18 +36,18 @@ def import_labels(config: ImportConfig) -> Path:
         OutputError: the output directory holds something else.
     """
     teacher_files = config.teacher_files or config.files
-    official = read_official(config.files, config.trust_pickles)
-    labels = read_labels(teacher_files, len(official.splits["train"].target), official.items)
-    titles = _titles(config.titles, official.items)
-    dropped = _drop_empty_histories(official, labels)
+    items, splits = read_official(config.files, config.trust_pickles)
+    labels = read_labels(teacher_files, len(splits["train"]), items)
+    titles = _titles(config.titles, items)
+    dropped = _drop_empty_histories(splits, labels)
+    target_S = splits["train"]["target"].to_numpy().astype(np.int64)
     inputs = {"files": fingerprint(config.files), "teacher_files": fingerprint(teacher_files)}
     with output_directory(
         config.output, verb="import-labels", config=config, inputs=inputs, overwrite=config.overwrite
     ) as draft:
         with output_directory(draft.path / "dataset", verb="prepare", config=config, inputs=inputs) as dataset:
-            write_dataset(official, titles, dataset.path, config.rows_per_shard)
-            dataset.counts |= {"items": official.items}
-            dataset.counts |= {split: len(rows.target) for split, rows in official.splits.items()}
+            write_dataset(splits, titles, dataset.path, config.rows_per_shard)
+            dataset.counts |= {"items": items} | {split: len(rows) for split, rows in splits.items()}
             dataset.metrics |= measure_yardsticks(dataset.path)
         taught = ImportedLabels(teacher=str(teacher_files), top_k=labels.items.shape[1])
         made_from = {
@@ -54,13 +55,13 @@ def import_labels(config: ImportConfig) -> Path:
             "teacher": inputs["teacher_files"],
         }
         with output_directory(draft.path / "labels", verb="label", config=taught, inputs=made_from) as directory:
-            _write_labels(official.splits["train"], labels, directory, config.rows_per_shard)
+            _write_labels(target_S, labels, directory, config.rows_per_shard)
         draft.counts |= dataset.counts | {"rows_without_history": dropped}
         draft.metrics |= directory.metrics
     counted = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in draft.counts.items() if count)
     say(
         f"{config.output}/dataset, {config.output}/labels: {counted}, lists of {labels.items.shape[1]}; on train rows "
-        f"the teacher has {_judged(official.splits['train'], labels.items)}\n{yardstick_table(dataset.metrics)}"
+        f"the teacher has {_judged(target_S, labels.items)}\n{yardstick_table(dataset.metrics)}"
     )
     return config.output
 
@@ -105,41 +106,42 @@ def _titles(file: Path | None, items: int) -> list[str]:
     return titles
 
 
-def _drop_empty_histories(official: Official, labels: OfficialLabels) -> int:
+def _drop_empty_histories(splits: Rows, labels: OfficialLabels) -> int:
+    """Leave out rows without a history, and their labels; gives their number."""
     dropped = 0
-    for split, rows in official.splits.items():
-        kept = np.flatnonzero([bool(history) for history in rows.history])
-        dropped += len(rows.target) - len(kept)
-        official.splits[split] = OfficialRows([rows.history[row] for row in kept], rows.target[kept])
+    for split, rows in splits.items():
+        kept = pc.greater(pc.list_value_length(rows["history"]), 0)
+        splits[split] = rows.filter(kept)
+        dropped += len(rows) - len(splits[split])
         if split == "train":
-            labels.items, labels.distances = labels.items[kept], labels.distances[kept]
+            labels.items, labels.distances = labels.items[kept.to_numpy()], labels.distances[kept.to_numpy()]
     return dropped
 
 
-def _write_labels(rows: OfficialRows, labels: OfficialLabels, directory: Draft, rows_per_shard: int) -> None:
+def _write_labels(target_S: np.ndarray, labels: OfficialLabels, directory: Draft, rows_per_shard: int) -> None:
     save_file({EMBEDDINGS_TENSOR: labels.embeddings}, directory.path / EMBEDDINGS_FILE)
-    found = labels.items == rows.target[:, None]
+    found = labels.items == target_S[:, None]
     place = np.where(found.any(1), found.argmax(1), labels.items.shape[1] - 1)
     columns = {
-        "row_id": np.arange(len(rows.target)),
+        "row_id": np.arange(len(target_S)),
         "items": list(labels.items.astype(np.int32)),
         "scores": list(labels.distances),
         "target_score": np.take_along_axis(labels.distances, place[:, None], 1)[:, 0],
-        "text": [None] * len(rows.target),
+        "text": [None] * len(target_S),
     }
     write_shards(pa.table(columns, schema=labels_schema("distance")), directory.path / "labels/train", rows_per_shard)
-    directory.counts |= {"train": len(rows.target), "items": len(labels.embeddings)}
-    directory.metrics |= {f"train_{name}": value for name, value in _teacher_metrics(rows, labels.items).items()}
+    directory.counts |= {"train": len(target_S), "items": len(labels.embeddings)}
+    directory.metrics |= {f"train_{name}": value for name, value in _teacher_metrics(target_S, labels.items).items()}
 
 
-def _judged(rows: OfficialRows, items: np.ndarray) -> str:
+def _judged(target_S: np.ndarray, items: np.ndarray) -> str:
     """The teacher's hit rate in words, and whether its items seem to be counted from 1."""
-    name, value = next((n, v) for n, v in reversed(_teacher_metrics(rows, items).items()) if n.startswith("hr@"))
-    one_less = _teacher_metrics(rows, items - 1)[name]
+    name, value = next((n, v) for n, v in reversed(_teacher_metrics(target_S, items).items()) if n.startswith("hr@"))
+    one_less = _teacher_metrics(target_S, items - 1)[name]
     suspicion = f", and {one_less:.4f} with every item number one less: count items from 0" if one_less > value else ""
     return f"{name.upper()} {value:.4f}{suspicion}"
 
 
-def _teacher_metrics(rows: OfficialRows, items: np.ndarray) -> dict[str, float]:
-    gains = list_gains(torch.from_numpy(items), torch.from_numpy(rows.target))
+def _teacher_metrics(target_S: np.ndarray, items: np.ndarray) -> dict[str, float]:
+    gains = list_gains(torch.from_numpy(items), torch.from_numpy(target_S))
     return Stats(rows=len(items), gains=gains).metrics(items.shape[1])

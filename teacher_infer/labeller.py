@@ -6,16 +6,13 @@ from typing import Any
 
 import pyarrow as pa
 import torch
-from safetensors.torch import load_file
 
 from cluster.errors import UserError
 from data_prep.reading import read_titles
-from data_prep.schema import EMBEDDINGS_FILE, EMBEDDINGS_TENSOR, ScoreKind, labels_schema
-from teacher_infer.config import LabelConfig
+from data_prep.schema import EMBEDDINGS_FILE, ScoreKind, labels_schema
 from teacher_infer.embeddings import read_whitening
-from teacher_infer.grounding import Catalogue
-from teacher_infer.item_file import ItemFile, ItemRows
 from teacher_infer.job import Engines, Job
+from teacher_infer.nearest import Catalogue, read_items
 from teacher_infer.rankers import Ranked, Ranker, Rows
 from teacher_infer.rankers.embed import Embed
 from teacher_infer.rankers.ground import Ground
@@ -113,21 +110,13 @@ def open_ranker(job: Job, titles: Sequence[str], engines: Engines) -> Ranker:
     if config.ranking in ("beam", "score"):
         return Likelihood(titles, lambda: engines("generate"), config)
     torch.set_num_threads(max(1, int(config.resources.cpus)))
-    items_NE = _items(config)
+    items_NE = read_items(config.output / EMBEDDINGS_FILE)
     device = "cuda" if config.resources.gpus else "cpu"
     if config.ranking == "embed":
         catalogue = Catalogue(items_NE, Embed.kind, config.grounding_memory, device)
         return Embed(titles, items_NE, catalogue, lambda: engines("embed"), read_whitening(job), config)
     catalogue = Catalogue(items_NE, Ground.kind, config.grounding_memory, device)
     return Ground(titles, items_NE, catalogue, lambda: engines("generate"), lambda: engines("embed"), config)
-
-
-def _items(config: LabelConfig) -> ItemRows:
-    """The item embeddings: in memory if they fit into what ranking may take, else read from their file as needed."""
-    file = config.output / EMBEDDINGS_FILE
-    if file.stat().st_size > config.grounding_memory:
-        return ItemFile(file)
-    return load_file(file)[EMBEDDINGS_TENSOR]
 
 
 def _empty(kind: ScoreKind) -> pa.Table:

@@ -5,9 +5,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from teacher_infer.blocks import slices
-from teacher_infer.item_file import ItemRows
-
 BLOCK = 65_536  # items at work at a time
 
 
@@ -23,7 +20,7 @@ class Whitening(NamedTuple):
         return ((embeddings_BE.double() - self.mean_E) @ self.axes_EC).float().contiguous()
 
 
-def whitening(items_NE: ItemRows, power: float) -> Whitening:
+def whitening(items_NE: Tensor, power: float) -> Whitening:
     """The map that divides each principal component of the item embeddings by its standard deviation to ``power``.
 
     Sentence embeddings crowd into a few directions that say what all titles have in common; evening the directions out
@@ -31,12 +28,11 @@ def whitening(items_NE: ItemRows, power: float) -> Whitening:
     directions than the model, the empty ones are zero. Items are read in blocks, three times.
     """
     count, width = items_NE.shape
-    blocks = slices(count, BLOCK)
     mean_E, squares_EE = torch.zeros(width, dtype=torch.float64), torch.zeros(width, width, dtype=torch.float64)
-    for block in blocks:
-        mean_E += items_NE[block].double().sum(0) / count
-    for block in blocks:
-        centred_BE = items_NE[block].double() - mean_E
+    for block_BE in items_NE.split(BLOCK):
+        mean_E += block_BE.double().sum(0) / count
+    for block_BE in items_NE.split(BLOCK):
+        centred_BE = block_BE.double() - mean_E
         squares_EE.addmm_(centred_BE.T, centred_BE)
     squares_C, axes_EC = torch.linalg.eigh(squares_EE)
     spread_C = squares_C.flip(0).clamp(min=0).sqrt()
@@ -47,11 +43,11 @@ def whitening(items_NE: ItemRows, power: float) -> Whitening:
     return Whitening(mean_E, (axes_EC * scaled_C).contiguous())
 
 
-def _signs(items_NE: ItemRows, mean_E: Tensor, axes_EC: Tensor) -> Tensor:
+def _signs(items_NE: Tensor, mean_E: Tensor, axes_EC: Tensor) -> Tensor:
     """A component's sign is arbitrary: that of the item farthest along it is made positive, the same on any machine."""
     farthest_C = torch.zeros(axes_EC.shape[1], dtype=torch.float64)
-    for block in slices(items_NE.shape[0], BLOCK):
-        along_BC = (items_NE[block].double() - mean_E) @ axes_EC
+    for block_BE in items_NE.split(BLOCK):
+        along_BC = (block_BE.double() - mean_E) @ axes_EC
         most_C = along_BC.gather(0, along_BC.abs().argmax(0)[None])[0]
         farthest_C = torch.where(most_C.abs() > farthest_C.abs(), most_C, farthest_C)
     return farthest_C.sign()

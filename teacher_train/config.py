@@ -45,6 +45,9 @@ class TrainTeacherConfig(Config):
     validation_rows: int = Field(1000, ge=1, description="Validation rows drawn at random for each evaluation.")
     max_tokens: int = Field(512, ge=64, description="Longest prompt with response, tokens; oldest titles go first.")
     packing: bool = Field(False, description="Several rows per sequence of max_tokens; none attends to another.")
+    attention: Literal["varlen", "eager"] = Field(
+        "varlen", description="varlen attends row by row; eager, under a mask, fits architectures that varlen refuses."
+    )
     gradient_checkpointing: bool = Field(False, description="Compute activations twice instead of keeping them.")
     epochs: int = Field(10, ge=1, description="Passes over the rows.")
     micro_batch: int = Field(32, ge=1, description="Sequences (rows, unless packed) per worker and forward pass.")
@@ -54,7 +57,15 @@ class TrainTeacherConfig(Config):
     evaluations: int = Field(1, ge=1, description="Evaluations on validation rows per epoch.")
     patience: int = Field(3, ge=1, description="Evaluations without gain before stopping.")
     seed: int = Field(0, ge=0, description="Seed of weights, rows and order.")
-    resume: NoEffect[bool] = Field(True, description="Keep checkpoints, so that the same command goes on after a stop.")
+    save_precision: Literal["fp32", "bf16"] | None = Field(
+        None, description="Number format of the weights that are written; none: as they were trained."
+    )
+    resume: NoEffect[bool] = Field(
+        True, description="Keep the state of the training at every evaluation: the same command resumes after a stop."
+    )
+    save_steps: NoEffect[int | None] = Field(
+        None, ge=1, description="Optimizer steps between two states kept; none keeps one per evaluation."
+    )
     deepspeed: DeepSpeedConfig = DeepSpeedConfig()
     resources: ResourcesConfig = ResourcesConfig()
     max_failures: NoEffect[int] = Field(0, ge=0, description="Restarts from the last checkpoint after a worker dies.")
@@ -64,3 +75,8 @@ class TrainTeacherConfig(Config):
     output: NoEffect[Path] = Field(Path("runs/teacher"), description="Teacher directory to write (HF format).")
     overwrite: NoEffect[bool] = Field(False, description="Replace an earlier teacher in the output directory.")
     cluster: NoEffect[ClusterConfig] = ClusterConfig()
+
+    @property
+    def keeps_state(self) -> bool:
+        """Whether checkpoints hold what a restart needs; else weights only."""
+        return self.resume or self.max_failures > 0

@@ -1,42 +1,28 @@
-"""Rows as token sequences with labels, and batches of them that need little padding."""
+"""Rows as token sequences with labels, and batches of them without padding."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from torch import Tensor
+from transformers import DataCollatorWithFlattening
 
 from data_prep.reading import read_rows, shards
 from data_prep.schema import Split
 from teacher_infer.prompts import INTRODUCTION, QUESTION, fitted, prompt, response
 
 IGNORED = -100
-POOL = 50  # batches that are sorted by length together
 
 
-@dataclass(frozen=True)
-class Example:
-    """One row, or several packed: tokens [L], labels [L] (IGNORED where there is no loss) and the rows' lengths."""
+class Example(TypedDict):
+    """The tokens of one row [L] int32, and its labels [L] int32: IGNORED where there is no loss."""
 
-    tokens: list[int]
-    labels: list[int]
-    lengths: tuple[int, ...]
-
-
-class Batch(NamedTuple):
-    """Left-padded tokens, labels and segments, each [B, L] int64.
-
-    A segment is the number, from 1, of the row that a token belongs to within its sequence; 0 is padding.
-    """
-
-    tokens: Tensor
-    labels: Tensor
-    segments: Tensor
+    input_ids: np.ndarray
+    labels: np.ndarray
 
 
 class Encoded(NamedTuple):
@@ -92,43 +78,38 @@ def encode(rows: pa.Table, titles: Sequence[str], tokenizer: Any, max_tokens: in
             texts[row], lost = fitted(prompt, histories[row], lambda text: len(tokenizer(text)["input_ids"]), room)
             dropped += lost
     read = tokenizer(texts, return_offsets_mapping=True)
-    examples = []
+    examples: list[Example] = []
     for text, tokens, offsets, target in zip(texts, read["input_ids"], read["offset_mapping"], targets, strict=True):
         start, end = (len(INTRODUCTION), len(text) - len(QUESTION)) if learn_from == "titles" else (0, 0)
         labels = [t if start <= a < b <= end else IGNORED for t, (a, b) in zip(tokens, offsets, strict=True)]
-        tokens = tokens + answers[target]
-        examples.append(Example(tokens, labels + answers[target], (len(tokens),)))
+        tokens_L, labels_L = (np.array(part + answers[target], dtype=np.int32) for part in (tokens, labels))
+        examples.append({"input_ids": tokens_L, "labels": labels_L})
     return Encoded(examples, dropped)
 
 
-def batches(examples: Sequence[Example], size: int, padding: int, seed: int | None) -> Iterator[Batch]:
-    """Batches of rows of like length: shuffled by ``seed``, in pools sorted by length; in plain order without one."""
-    order = np.arange(len(examples))
-    if seed is not None:
-        order = np.random.default_rng(seed).permutation(order)
-    lengths = np.array([len(example.tokens) for example in examples])
-    chosen = []
-    for start in range(0, len(order), size * POOL):
-        pool = order[start : start + size * POOL]
-        pool = pool[np.argsort(lengths[pool], kind="stable")]
-        chosen += [pool[at : at + size] for at in range(0, len(pool), size)]
-    if seed is not None:
-        np.random.default_rng(seed).shuffle(chosen)
-    for rows in chosen:
-        yield collate([examples[row] for row in rows], padding)
+def collate(groups: Sequence[Sequence[Example]], masked: bool = False) -> dict[str, Any]:
+    """What a causal LM of transformers is called with for the examples of all groups, one after another [1, T].
+
+    Positions start again with every example. Logits are computed only where the next token has a label [1, C].
+
+    Args:
+        groups: of examples.
+        masked: add the mask [1, 1, T, T] that keeps examples apart, for an attention that does not see where they end.
+    """
+    flatten = DataCollatorWithFlattening(return_flash_attn_kwargs=True)
+    batch = flatten([example for group in groups for example in group])
+    labels_1T = batch["labels"]  # the first token of an example has none
+    places_C = (labels_1T[0, 1:] != IGNORED).nonzero().flatten()
+    labels_1C = labels_1T[:, places_C + 1]
+    batch |= {"labels": labels_1C, "shift_labels": labels_1C, "logits_to_keep": places_C, "use_cache": False}
+    return batch | {"attention_mask": mask(batch["cu_seq_lens_q"].diff())} if masked else batch
 
 
-def collate(examples: Sequence[Example], padding: int) -> Batch:
-    """One left-padded batch: all responses end in the last column."""
-    length = max(len(example.tokens) for example in examples)
-    tokens = torch.full((len(examples), length), padding)
-    labels, segments = torch.full_like(tokens, IGNORED), torch.zeros_like(tokens)
-    for row, example in enumerate(examples):
-        at = length - len(example.tokens)
-        tokens[row, at:], labels[row, at:] = torch.tensor(example.tokens), torch.tensor(example.labels)
-        lengths = torch.tensor(example.lengths)
-        segments[row, at:] = torch.arange(1, len(lengths) + 1).repeat_interleave(lengths)
-    return Batch(tokens, labels, segments)
+def mask(lengths: Tensor) -> Tensor:
+    """What is added to attention scores [1, 1, T, T]: 0 from a token back to the start of its row, else very little."""
+    of_T = torch.arange(len(lengths)).repeat_interleave(lengths)
+    seen_TT = (of_T[:, None] == of_T).tril()
+    return torch.zeros(seen_TT.shape).masked_fill(~seen_TT, torch.finfo(torch.float32).min)[None, None]
 
 
 def _ids(tokenizer: Any, texts: list[str], special: bool = True) -> list[list[int]]:  # noqa: ANN401

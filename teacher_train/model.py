@@ -1,22 +1,22 @@
-"""The model that becomes a teacher: made from scratch, or opened to be trained further."""
+"""The model that becomes a teacher: made from scratch or opened to be trained further, and written in the end."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
+import peft
 import torch
-from torch import Tensor, nn
-from torch.nn import functional
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, LlamaConfig
-from transformers.utils.logging import disable_progress_bar
 
 from cluster.errors import ConfigError, ModelError, StaleInputError
 from data_prep.reading import read_titles
 from teacher_infer.locate import ADAPTER_FOLDER
-from teacher_train.config import TeacherModelConfig, TrainTeacherConfig
-from teacher_train.examples import IGNORED
+from teacher_train.attention import VARLEN, register_varlen
+from teacher_train.config import LoraConfig, TrainTeacherConfig
 from teacher_train.tokenizer import learn_tokenizer
 
 HEAD_SIZES = (32, 64)  # what vLLM runs on every device
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 def check_model(config: TrainTeacherConfig) -> None:
@@ -41,121 +41,106 @@ def check_model(config: TrainTeacherConfig) -> None:
         )
 
 
-def write_start(config: TrainTeacherConfig, directory: Path) -> Any:  # noqa: ANN401  # a PreTrainedTokenizer
-    """Write tokenizer and model config of the teacher to be; the same on every worker.
-
-    Returns:
-        the tokenizer, with a padding token.
+def open_tokenizer(config: TrainTeacherConfig) -> Any:  # noqa: ANN401  # a PreTrainedTokenizer
+    """The tokenizer at ``start_from``, or one learned from the catalogue's titles; with a padding token.
 
     Raises:
-        ModelError: the model at ``start_from`` cannot be read.
+        ModelError: the tokenizer cannot be read.
     """
     if config.start_from is None:
-        tokenizer = learn_tokenizer(read_titles(config.dataset), config.model.vocab_size)
-        model = _llama(config.model, tokenizer, config.max_tokens)
-    else:
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(config.start_from)
-            model = AutoConfig.from_pretrained(config.start_from)
-        except (OSError, ValueError, KeyError) as error:
-            raise ModelError(_unreadable(config.start_from, error)) from error
+        return learn_tokenizer(read_titles(config.dataset), config.model.vocab_size)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(config.start_from)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(_unreadable(config.start_from, error)) from error
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
-    tokenizer.save_pretrained(directory)
-    model.save_pretrained(directory)
     return tokenizer
 
 
-def open_model(start_from: Path | None, directory: Path) -> Any:  # noqa: ANN401  # a PreTrainedModel
-    """The model in float32: the weights at ``start_from``, or random ones for the config in ``directory``.
+def open_model(config: TrainTeacherConfig, tokenizer: Any) -> Any:  # noqa: ANN401  # a PreTrainedModel or PeftModel
+    """The model to train, with adapters if these are asked for.
+
+    Where ``TrainingArguments`` with ZeRO stage 3 exist, weights are partitioned as they are made or read.
 
     Raises:
+        ConfigError: the architecture cannot do what is asked.
         ModelError: the weights cannot be read.
     """
-    if start_from is None:
-        return AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(directory), dtype=torch.float32)
-    try:
-        return AutoModelForCausalLM.from_pretrained(start_from, dtype=torch.float32)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise ModelError(_unreadable(start_from, error)) from error
+    register_varlen()
+    asked = {"dtype": DTYPES[config.deepspeed.precision], "attn_implementation": config.attention}
+    if config.start_from is None:
+        lm = AutoModelForCausalLM.from_config(_llama(config, tokenizer), **asked)
+    else:
+        try:
+            lm = AutoModelForCausalLM.from_pretrained(config.start_from, **asked)
+        except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+            raise ModelError(_unreadable(config.start_from, error)) from error
+    if config.attention == VARLEN and not lm._supports_attention_backend:
+        raise ConfigError(f"--attention {VARLEN}: {type(lm).__name__} has an attention of its own: take eager")
+    window = getattr(lm.config, "sliding_window", None)
+    if window and window < config.max_tokens:
+        raise ConfigError(f"--max-tokens {config.max_tokens} is more than the model's window of {window}: lower it")
+    if config.gradient_checkpointing and not lm.supports_gradient_checkpointing:
+        raise ConfigError(f"--gradient-checkpointing True: {type(lm).__name__} cannot")
+    return add_adapter(lm, config.lora) if config.lora.rank else lm
 
 
-def write_weights(lm: Any, weights: dict[str, Tensor], directory: Path) -> None:  # noqa: ANN401
-    """Write the model ``lm`` with the values in ``weights``."""
-    disable_progress_bar()
-    lm.save_pretrained(directory, state_dict={name: weights[name] for name in lm.state_dict() if name in weights})
-
-
-def checkpoint_activations(lm: Any) -> None:  # noqa: ANN401
-    """Let ``lm`` compute the activations of each layer anew in the backward pass instead of keeping them.
+def add_adapter(lm: Any, config: LoraConfig) -> Any:  # noqa: ANN401  # PreTrainedModel to PeftModel
+    """Freeze ``lm`` and give it adapters, which leave its output as it is until they are trained.
 
     Raises:
-        ConfigError: the architecture cannot.
+        ConfigError: the model has no module of a name in ``target_modules``.
     """
+    modules = config.target_modules
+    settings = peft.LoraConfig(
+        r=config.rank,
+        lora_alpha=config.alpha,
+        lora_dropout=config.dropout,
+        target_modules="all-linear" if modules == ("all-linear",) else list(modules),
+        task_type=peft.TaskType.CAUSAL_LM,
+    )
     try:
-        lm.gradient_checkpointing_enable()
+        return peft.get_peft_model(lm, settings)
     except ValueError as error:
-        raise ConfigError(f"--gradient-checkpointing True: {error}") from error
+        raise ConfigError(f"--lora.target-modules {' '.join(modules)}: {' '.join(str(error).split())[:200]}") from error
 
 
-class ResponseLoss(nn.Module):
-    """A causal LM that returns its loss; logits are computed only where the next token has a label.
+def write_teacher(config: TrainTeacherConfig, tokenizer: Any, weights: Path, directory: Path) -> None:  # noqa: ANN401
+    """Write the teacher as it is handed over: adapters in its weights, if they are to be merged.
 
-    Rows packed into one sequence see positions and a 4-D attention mask of their own, which every architecture of
-    transformers takes under its ``eager`` and ``sdpa`` attention.
+    Args:
+        config: of the training.
+        tokenizer: of the model.
+        weights: directory of the trained model, or of the trained adapters.
+        directory: to write to.
     """
-
-    def __init__(self, lm: Any) -> None:  # noqa: ANN401  # PreTrainedModel or PeftModel
-        super().__init__()
-        self.lm = lm
-
-    def forward(self, tokens_BL: Tensor, labels_BL: Tensor, segments_BL: Tensor) -> Tensor:
-        """Mean cross-entropy, in nats, over the labelled tokens of a :class:`~teacher_train.examples.Batch`.
-
-        The first token of a row has no label: what stands before it is padding or another row.
-        """
-        labelled_C = (labels_BL[:, 1:] != IGNORED).any(0).nonzero().flatten()
-        output = self.lm(
-            input_ids=tokens_BL,
-            attention_mask=attention_mask(segments_BL, self.lm.dtype),
-            position_ids=positions(segments_BL),
-            logits_to_keep=labelled_C,
-            use_cache=False,
-        )
-        labels_BC = labels_BL[:, labelled_C + 1]
-        return functional.cross_entropy(output.logits.flatten(0, 1).float(), labels_BC.flatten(), ignore_index=IGNORED)
+    tokenizer.save_pretrained(directory)
+    if config.lora.rank and not config.lora.merge:
+        AutoConfig.from_pretrained(config.start_from).save_pretrained(directory)
+        (directory / ADAPTER_FOLDER).mkdir()
+        for file in weights.glob("adapter_*"):
+            shutil.copy(file, directory / ADAPTER_FOLDER)
+        return
+    dtype = DTYPES[config.save_precision or config.deepspeed.precision]
+    if config.lora.rank:
+        base = AutoModelForCausalLM.from_pretrained(config.start_from, dtype=torch.float32)
+        lm = peft.PeftModel.from_pretrained(base, weights).merge_and_unload().to(dtype)
+    else:
+        lm = AutoModelForCausalLM.from_pretrained(weights, dtype=dtype)
+    lm.save_pretrained(directory)
 
 
-def positions(segments_BL: Tensor) -> Tensor:
-    """Place [B, L] of every token within its row, from 0."""
-    columns_L = torch.arange(segments_BL.shape[1], device=segments_BL.device)
-    starts_BL = torch.ones_like(segments_BL, dtype=torch.bool)
-    starts_BL[:, 1:] = segments_BL[:, 1:] != segments_BL[:, :-1]
-    return columns_L - (columns_L * starts_BL).cummax(1).values
-
-
-def attention_mask(segments_BL: Tensor, dtype: torch.dtype) -> Tensor:
-    """What tokens may attend to: [B, L] int64 of 0 and 1 where each sequence is one row, else [B, 1, L, L] to be added.
-
-    The latter is 0 from a token back to the start of its row, and the lowest number of ``dtype`` everywhere else.
-    """
-    if segments_BL.max() <= 1:
-        return segments_BL
-    allowed_BLL = (segments_BL[:, :, None] == segments_BL[:, None, :]).tril()
-    zeros_BLL = torch.zeros(allowed_BLL.shape, dtype=dtype, device=segments_BL.device)
-    return zeros_BLL.masked_fill(~allowed_BLL, torch.finfo(dtype).min)[:, None]
-
-
-def _llama(model: TeacherModelConfig, tokenizer: Any, max_tokens: int) -> LlamaConfig:  # noqa: ANN401
+def _llama(config: TrainTeacherConfig, tokenizer: Any) -> LlamaConfig:  # noqa: ANN401
+    model = config.model
     return LlamaConfig(
-        architectures=["LlamaForCausalLM"],
         vocab_size=len(tokenizer),
         hidden_size=model.hidden_size,
         intermediate_size=model.hidden_size * 3,
         num_hidden_layers=model.num_layers,
         num_attention_heads=model.num_heads,
         num_key_value_heads=model.num_heads,
-        max_position_embeddings=max_tokens,
+        max_position_embeddings=config.max_tokens,
         tie_word_embeddings=True,
         initializer_range=model.hidden_size**-0.5 / 2,
         bos_token_id=tokenizer.bos_token_id,

@@ -11,7 +11,7 @@ from teacher_infer.prompts import fingerprint as prompt_fingerprint
 from teacher_train.config import TrainTeacherConfig
 from teacher_train.loop import train_loop
 from teacher_train.model import check_model
-from teacher_train.progress import Progress
+from teacher_train.trainer import LOSS
 
 VERB = "train-teacher"
 
@@ -37,7 +37,7 @@ def train_teacher(config: TrainTeacherConfig) -> Path:
         output_directory(config.output, verb=VERB, config=config, inputs=inputs, overwrite=config.overwrite) as draft,
         ray_session(config.cluster),
     ):
-        run_workers(
+        last = run_workers(
             train_loop,
             {"config": config},
             config.resources,
@@ -45,9 +45,9 @@ def train_teacher(config: TrainTeacherConfig) -> Path:
             storage=checkpoint_storage(config.storage, config.output),
             max_failures=config.max_failures,
             output=draft.path,
+            keep_lowest=LOSS,
         )
-        done = Progress.take(draft.path)
-        draft.counts |= done.counts()
-        draft.metrics |= done.metrics()
+        draft.counts |= last["counts"]
+        draft.metrics |= last["metrics"]
     say(f"teacher in {config.output}: validation loss {draft.metrics['validation_loss']:.4f}")
     return config.output

@@ -73,10 +73,10 @@ def tiny_teacher(tiny_dataset: Path, ray_local: None) -> TinyTeacher:
     config = TrainTeacherConfig(
         dataset=tiny_dataset,
         model=TeacherModelConfig(num_layers=1, hidden_size=64, num_heads=2, vocab_size=512),
-        epochs=16,
+        epochs=8,
         micro_batch=8,
         learning_rate=1e-2,
-        patience=16,
+        patience=8,
         resume=False,
         deepspeed=DeepSpeedConfig(zero_stage=1),
         resources=ResourcesConfig(workers=2),

@@ -9,7 +9,8 @@ from typing import Protocol, cast
 
 from torch import Tensor, nn
 
-from student_train.components import STRATEGIES, find
+from cluster.dotted_path import find
+from student_train.components import STRATEGIES
 from student_train.distillation.base import DistillationBatch
 
 ResponseStrategy = Callable[[DistillationBatch], Tensor]

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from data_prep.schema import ScoreKind
-from data_prep.scores import sign
+from data_prep.score_kind import sign
 from student_train.config import DistillationConfig
 
 

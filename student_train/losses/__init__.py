@@ -1,6 +1,7 @@
 """The student's own losses. A file each."""
 
-from student_train.components import LOSSES, find
+from cluster.dotted_path import find
+from student_train.components import LOSSES
 from student_train.config import LossConfig
 from student_train.losses.base import StudentLoss
 

@@ -4,7 +4,8 @@ from typing import Protocol
 
 from torch import nn
 
-from student_train.components import BACKBONES, find
+from cluster.dotted_path import find
+from student_train.components import BACKBONES
 from student_train.config import ModelConfig
 
 

@@ -10,8 +10,7 @@ from torch.nn import functional
 from data_prep.schema import ScoreKind
 from teacher_infer.config import LabelConfig
 from teacher_infer.engine import VllmEngine
-from teacher_infer.grounding import Catalogue
-from teacher_infer.item_file import ItemRows
+from teacher_infer.nearest import Catalogue
 from teacher_infer.rankers.base import Ranked, Rows, padded
 from teacher_infer.stats import Stats, list_gains
 from teacher_infer.whitening import Whitening
@@ -25,7 +24,7 @@ class Embed:
     def __init__(
         self,
         titles: Sequence[str],
-        items_NE: ItemRows,
+        items_NE: Tensor,
         catalogue: Catalogue,
         embedder: Callable[[], VllmEngine],
         whitening: Whitening | None,

@@ -9,8 +9,7 @@ from torch import Tensor
 from data_prep.schema import ScoreKind
 from teacher_infer.config import LabelConfig
 from teacher_infer.engine import Generated, VllmEngine
-from teacher_infer.grounding import Catalogue
-from teacher_infer.item_file import ItemRows
+from teacher_infer.nearest import Catalogue
 from teacher_infer.prompts import embedded, response, title_of
 from teacher_infer.rankers.base import Ranked, Rows, padded
 from teacher_infer.stats import Stats, list_gains
@@ -29,7 +28,7 @@ class Ground:
     def __init__(
         self,
         titles: Sequence[str],
-        items_NE: ItemRows,
+        items_NE: Tensor,
         catalogue: Catalogue,
         generator: Engines,
         embedder: Engines,

@@ -4,7 +4,15 @@ from typing import Literal
 import pytest
 from pydantic import Field, model_validator
 
-from cluster.config import Config, DeepSpeedConfig, load_config, read_yaml, split_config_option
+from cluster.config import (
+    Config,
+    DeepSpeedConfig,
+    TrackingConfig,
+    load_config,
+    read_yaml,
+    split_config_option,
+    without_credentials,
+)
 from cluster.errors import ConfigError
 
 
@@ -119,3 +127,26 @@ def test_config_option_is_found_in_both_forms() -> None:
     assert split_config_option(["--a", "1", "--config", "f", "--b"]) == (Path("f"), ["--a", "1", "--b"])
     assert split_config_option(["--config=f", "--b"]) == (Path("f"), ["--b"])
     assert split_config_option(["--b"]) == (None, ["--b"])
+
+
+def test_settings_that_are_written_hold_no_credentials() -> None:
+    uri = "postgresql://me:se/cr@t@db:5432/runs"
+    tracking = TrackingConfig(uri=uri)
+    assert tracking.model_dump(mode="json")["uri"] == "postgresql://db:5432/runs"
+    assert "cr@t" not in tracking.model_dump_json()
+    assert tracking.model_dump()["uri"] == tracking.model_copy().uri == uri
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("http://me:secret@host:5000/x", "http://host:5000/x"),
+        ("https://token@host", "https://host"),
+        ("error at http://me:secret@host: no", "error at http://host: no"),
+        ("s3://bucket/a@b", "s3://bucket/a@b"),
+        ("sqlite:////data/me@work/mlflow.db", "sqlite:////data/me@work/mlflow.db"),
+        ("http://host:5000", "http://host:5000"),
+    ],
+)
+def test_addresses_are_shown_without_user_and_password(text: str, shown: str) -> None:
+    assert without_credentials(text) == shown

@@ -8,7 +8,7 @@ import torch
 from conformance import check_ranker
 from conformance.promise import ConformanceError
 from teacher_infer.config import LabelConfig
-from teacher_infer.grounding import Catalogue
+from teacher_infer.nearest import Catalogue
 from teacher_infer.rankers.base import Ranked, Rows
 from teacher_infer.rankers.embed import Embed
 

@@ -25,9 +25,17 @@ def test_field_names(write, years, packed):
     assert titles.columns.to_pydict() == {"item_id": ["B1"], "title": ["Pen &amp; Ink"]}
 
 
-def test_metadata_as_python_literals_and_without_some_titles(write):
+@pytest.mark.parametrize(
+    "titled",
+    [
+        "{'asin': 'B1', 'title': \"Kid's Pen\"}",
+        "{u'asin': u'B1', u'title': u\"Kid's Pen\"}",
+        """{"asin": 'B1', "title": "Kid's Pen", "brand": None}""",
+    ],
+)
+def test_metadata_as_python_literals_and_without_some_titles(write, titled):
     log = write("reviews.json", json.dumps(REVIEW_2014))
-    items = write("meta.json", "{'asin': 'B0', 'price': 1.5}", "{'asin': 'B1', 'title': \"Kid's Pen\"}")
+    items = write("meta.json", "{'asin': 'B0', 'price': 1.5}", titled)
     assert read(log, items, "error")[1].columns.to_pydict() == {"item_id": ["B0", "B1"], "title": [None, "Kid's Pen"]}
 
 
@@ -55,3 +63,5 @@ def test_missing_field_and_files_that_are_no_json(write):
         read(write("reviews.json", '{"reviewerID": "A1", "asin": "B1"}'), items, "error")
     with pytest.raises(DataError, match="line 1: not a JSON object"):
         read(write("reviews.csv", "user,item"), items, "error")
+    with pytest.raises(DataError, match=r"reviews\.csv: no line is a JSON object: give a file of JSON lines"):
+        read(write("reviews.csv", "user,item"), items, "drop")

@@ -26,7 +26,7 @@ def test_order_missing_and_repeated(raw):
     assert catalogue.ids.to_pylist() == ["b", "a", "x"]
     assert catalogue.titles.to_pylist() == ["B", "A", "X"]
     assert catalogue.untitled == {"y", "z"}
-    assert catalogue.repeated == 2
+    assert catalogue.counts["items_repeated"] == 2
 
 
 def test_long_title(raw):
@@ -37,7 +37,7 @@ def test_long_title(raw):
         build_catalogue(items, 2_000, "error")
     catalogue = build_catalogue(items, 2_000, "drop")
     assert catalogue.titles.to_pylist() == ["A", "x" * 2_000]
-    assert catalogue.cut == 1
+    assert catalogue.counts["titles_cut"] == 1
 
 
 def test_empty_id(raw):
@@ -46,7 +46,7 @@ def test_empty_id(raw):
         build_catalogue(items, 10, "error")
     catalogue = build_catalogue(items, 10, "drop")
     assert catalogue.ids.to_pylist() == ["a"]
-    assert catalogue.malformed == 1
+    assert catalogue.counts["items_malformed"] == 1
 
 
 def test_no_title_at_all(raw):

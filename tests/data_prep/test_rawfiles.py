@@ -1,61 +1,82 @@
 """Opening, checking and naming of raw text."""
 
 import gzip
+from functools import partial
+from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.csv
 import pytest
 
 from cluster.errors import DataError
-from data_prep.rawfiles import _BLOCK_BYTES, check_text, find_column, open_raw, text_lines
+from data_prep.delimited import read_columns
+from data_prep.rawfiles import find_column, readable, text_lines
+
+read_csv = partial(read_columns, wanted={"a": ["a"]}, delimiter=",", bad_rows="error", quoted=True)
+
+
+READ_AT_ONCE = 8192  # bytes that a text stream decodes in one go
+
+
+def lines(path: Path, encoding: str = "utf-8") -> list[tuple[int, str]]:
+    return list(text_lines(path, encoding))
 
 
 def test_gzip_is_known_by_its_content(write):
     path = write("log.txt", content=gzip.compress(b"a\n\nb\r\n"))
-    assert list(text_lines(path)) == [(1, "a"), (3, "b")]
-    with open_raw(path) as stream:
+    assert lines(path) == [(1, "a"), (3, "b")]
+    with readable(path) as stream:
         assert stream.read() == b"a\n\nb\r\n"
 
 
-def test_wrong_byte_is_located_by_line_and_offset(write):
-    path = write("log.csv", content=b"ab\ncd\ne\xffg\n")
-    with pytest.raises(DataError, match=r"log\.csv, line 3: not UTF-8 text at byte 7"):
-        check_text(path)
+@pytest.mark.parametrize("read", [lines, read_csv])
+def test_wrong_byte_is_located_by_line_and_offset(write, read):
+    with pytest.raises(DataError, match=r"log\.csv, line 3: not UTF-8 text at byte 6: convert the file to UTF-8"):
+        read(write("log.csv", content=b"a\nbc\ne\xffg\n"))
 
 
-def test_wrong_byte_after_a_character_cut_by_the_block_end(write):
-    start = b"x\n" + b"y" * (_BLOCK_BYTES - 3) + "é".encode()  # é stands half in the first block
-    check_text(write("good.csv", content=start + b"\n"))
+def test_wrong_byte_after_a_character_cut_by_the_end_of_what_is_read_at_once(write):
+    start = b"x\n" + b"y" * (READ_AT_ONCE - 3) + "é".encode()  # é stands half in the first read
+    assert len(lines(write("good.csv", content=start + b"\n"))) == 2
     with pytest.raises(DataError, match=rf"line 3: not UTF-8 text at byte {len(start) + 1}:"):
-        check_text(write("bad.csv", content=start + b"\n\xff"))
+        lines(write("bad.csv", content=start + b"\n\xff"))
     with pytest.raises(DataError, match=rf"line 2: not UTF-8 text at byte {len(start) - 2}:"):
-        check_text(write("ends.csv", content=start[:-1]))
+        lines(write("ends.csv", content=start[:-1]))
 
 
+@pytest.mark.parametrize("read", [lines, read_csv])
 @pytest.mark.parametrize("keep", [0.3, 0.9])
-def test_truncated_gzip(write, keep):
-    packed = gzip.compress("\n".join(str(n * n) for n in range(5_000)).encode())
+def test_truncated_gzip(write, keep, read):
+    packed = gzip.compress("\n".join(["a", *(str(n * n) for n in range(5_000))]).encode())
     path = write("log.gz", content=packed[: int(len(packed) * keep)])
     with pytest.raises(DataError, match=r"log\.gz: truncated gzip"):
-        check_text(path)
+        read(path)
 
 
-def test_damaged_gzip(write):
-    packed = bytearray(gzip.compress(b"abc" * 1000))
+@pytest.mark.parametrize("read", [lines, read_csv])
+def test_damaged_gzip(write, read):
+    packed = bytearray(gzip.compress(b"a\nbc\n" * 1000))
     packed[-6] ^= 0xFF  # checksum
     with pytest.raises(DataError, match=r"log\.gz: damaged gzip"):
-        check_text(write("log.gz", content=bytes(packed)))
+        read(write("log.gz", content=bytes(packed)))
 
 
 def test_empty_and_absent_files(write, tmp_path):
     with pytest.raises(DataError, match="holds no rows"):
-        check_text(write("log.csv", content=b""))
+        read_csv(write("log.csv", content=b""))
     with pytest.raises(DataError, match=r"none\.csv: cannot be read"):
-        check_text(tmp_path / "none.csv")
+        read_csv(tmp_path / "none.csv")
     with pytest.raises(DataError, match="cannot be read"):
-        check_text(tmp_path)
+        read_csv(tmp_path)
+
+
+def test_what_a_parser_refuses_in_good_text_is_left_to_the_caller(write):
+    with pytest.raises(pa.ArrowInvalid), readable(write("log.csv", "a,b", "c")) as stream:
+        pa.csv.read_csv(stream)
 
 
 def test_latin1_takes_any_byte(write):
-    check_text(write("movies.dat", content=b"caf\xe9"), "iso-8859-1")
+    assert lines(write("movies.dat", content=b"caf\xe9"), "iso-8859-1") == [(1, "café")]
 
 
 def test_column_names(tmp_path):

@@ -17,7 +17,6 @@ def make_log(*lengths: int) -> Log:
         item=np.arange(count),
         timestamp=100.0 + np.arange(count),
         user_ids=pa.array([f"u{index}" for index in range(len(lengths))]),
-        item_ids=pa.array([f"i{index}" for index in range(count)]),
     )
 
 

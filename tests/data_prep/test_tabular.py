@@ -21,7 +21,7 @@ def test_csv_plain_and_gzip(write):
 
 
 @pytest.mark.parametrize(
-    "time", [7, 7.0, "7.0", datetime(1970, 1, 1, 0, 0, 7, tzinfo=UTC)], ids=["int", "float", "text", "date"]
+    "time", [7, 7.0, "7.0", datetime(1970, 1, 1, 0, 0, 7, tzinfo=UTC)], ids=["int", "float", "text", "time"]
 )
 def test_parquet_types(tmp_path, time):
     pq.write_table(pa.table({"timestamp": [time], "item_id": [5], "user_id": ["u"], "more": [0]}), tmp_path / "log")
@@ -36,7 +36,7 @@ def test_parquet_types(tmp_path, time):
 def test_parquet_faults(tmp_path, write):
     pq.write_table(ITEMS, tmp_path / "items")
     faults = {
-        "not a whole Parquet file": write("text", "user_id,item_id,timestamp"),
+        "not a complete Parquet file": write("text", "user_id,item_id,timestamp"),
         "no column `user_id` among item_id, title": tmp_path / "items",
         "column `item_id` of type list<element: int64> is unusable": tmp_path / "lists",
         "holds no rows": tmp_path / "none",

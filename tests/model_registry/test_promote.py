@@ -1,10 +1,6 @@
 """Promotion and rollback in real stores of registered students."""
 
 import json
-import subprocess
-import sys
-import time
-from pathlib import Path
 
 import mlflow
 import pytest
@@ -13,11 +9,9 @@ from cluster.config import TrackingConfig
 from cluster.errors import ModelError, OutputError
 from cluster.storage import read_manifest
 from cluster.tracking import Tracker
-from model_registry.champion import CLAIM, roll_back, set_champion
 from model_registry.config import PromoteConfig, RollbackConfig
 from model_registry.promote import promote, rollback
 from model_registry.register import register_student
-from model_registry.versions import Registry
 
 pytestmark = pytest.mark.engine
 
@@ -69,14 +63,17 @@ def test_aliases_follow_what_is_surely_better_and_back(tracking, put, tmp_path, 
     put("student", BARELY)
     promote(config)
     promote(config.model_copy(update={"version": 3}))
-    printed = capsys.readouterr().out.splitlines()
-    assert [line.split(":")[0] for line in printed] == [
-        *("promoted", "not promoted", "promoted", "not promoted", "not promoted")
-    ]
-    assert "not promoted: student version 4 is not surely better: validation_ndcg@20 0.9" in printed[3]
-    assert "of champion version 3, a gain of at least +0.0000 with 95% confidence" in printed[3]
-    assert "is the champion already" in printed[4]
+    first, none, refused, better, moved, barely, same = capsys.readouterr().out.splitlines()
+    assert first.startswith("promoted: student version 1 is the first champion")
+    assert none == "champion of student: was none, is version 1"
+    assert refused.startswith("not promoted: student version 2")
+    assert better.startswith("promoted: student version 3 is the new champion")
+    assert moved == "champion of student: was version 1, is version 3"
+    assert "not promoted: student version 4 is not surely better: validation_ndcg@20 0.9" in barely
+    assert "of champion version 3, a gain of at least +0.0000 with 95% confidence" in barely
+    assert "is the champion already" in same
     rollback(back)
+    assert capsys.readouterr().out == "rolled back\nchampion of student: was version 3, is version 1\n"
     assert aliases(tracking, "student") == {"champion": 1, "challenger": 4}
     assert json.loads((tmp_path / "rollback" / "decision.json").read_text())["was"] == 3
     promote(config)
@@ -91,7 +88,7 @@ def test_limits_refuse_and_say_what_was_measured(tracking, put, tmp_path, capsys
     assert "champion" not in aliases(tracking, "limited")
     promote(config.model_copy(update={"max_latency_ms": 1e6, "max_megabytes": 1e6}))
     assert aliases(tracking, "limited")["champion"] == 1
-    slow, large, within = capsys.readouterr().out.splitlines()
+    slow, large, within, _ = capsys.readouterr().out.splitlines()
     assert "ms for a request (99th percentile), more than --max-latency-ms 1e-06" in slow
     assert "MB, more than --max-megabytes 1e-06" in large
     assert within.startswith("promoted: limited version 1 is the first champion")
@@ -124,72 +121,3 @@ def test_a_refused_output_leaves_the_alias_alone(tracking, put, tmp_path):
         promote(PromoteConfig(name="kept", tracking=tracking, output=tmp_path / "notes"))
     assert "champion" not in aliases(tracking, "kept")
     assert (tmp_path / "notes" / "mine.txt").read_text() == "mine"
-
-
-RACER = """
-import sys
-from cluster.config import TrackingConfig
-from model_registry.versions import Registry
-from cluster.tracking import Tracker
-from tests.model_registry.test_promote import race
-
-race(Registry(Tracker(TrackingConfig(uri=sys.argv[1]))), int(sys.argv[2]), sys.argv[3])
-"""
-ROUNDS = ("raced-0", "raced-1", "raced-2")
-
-
-def race(registry: Registry, number: int, folder: str) -> None:
-    """Crown version ``number`` in every round, each begun when the other process is there too."""
-    for name in ROUNDS:
-        candidate = registry.version(name, number)
-        Path(folder, f"{name}-{number}").touch()
-        while len(list(Path(folder).glob(f"{name}-*"))) < 2:
-            time.sleep(0.001)
-        set_champion(registry, candidate, None)
-
-
-def test_promotions_of_two_processes_at_once_leave_the_better_one(tracking, tmp_path):
-    tracker = Tracker(tracking)
-    client = mlflow.MlflowClient(tracker.uri)
-    for name in ROUNDS:
-        client.create_registered_model(name)
-        for figure in ("0.2", "0.3"):
-            client.create_model_version(name, source="models/none", tags={"validation_ndcg_at_20": figure})
-    (ready := tmp_path / "ready").mkdir()
-    command = [sys.executable, "-c", RACER, tracker.uri, "2", str(ready)]
-    with subprocess.Popen(command, cwd=Path(__file__).parents[2]) as other:
-        race(Registry(tracker), 1, str(ready))
-    assert other.returncode == 0
-    assert [aliases(tracking, name)["champion"] for name in ROUNDS] == [2, 2, 2]
-
-
-def test_a_champion_that_the_candidate_was_not_compared_with_stays(tracking):
-    """What a slow promotion finds: another was promoted over its champion, and yet another over that one."""
-    registry = Registry(Tracker(tracking))
-    client = mlflow.MlflowClient(Tracker(tracking).uri)
-    client.create_registered_model("overtaken")
-    for figure in ("0.1", "0.2", "0.4", "0.3"):
-        client.create_model_version("overtaken", source="models/none", tags={"validation_ndcg_at_20": figure})
-    first, second, third, slow = registry.versions("overtaken")
-    set_champion(registry, first, None)
-    set_champion(registry, second, first)
-    set_champion(registry, third, second)
-    assert set_champion(registry, slow, first).version == 3
-    assert aliases(tracking, "overtaken") == {"champion": 3, "previous": 2, "challenger": 4}
-    assert CLAIM not in registry.version("overtaken", 4).tags
-
-
-def test_the_last_to_look_gives_the_place_to_the_best_claim(tracking):
-    """What the loser of a race finds: another version has claimed the place and is better."""
-    registry = Registry(Tracker(tracking))
-    client = mlflow.MlflowClient(Tracker(tracking).uri)
-    client.create_registered_model("claimed")
-    for figure in ("0.1", "0.3", "0.2"):
-        client.create_model_version("claimed", source="models/none", tags={"validation_ndcg_at_20": figure})
-    first, better, good = registry.versions("claimed")
-    registry.set_alias(first, "champion")
-    registry.set_tag(better, CLAIM, "1")
-    assert set_champion(registry, good, first).version == 2
-    assert aliases(tracking, "claimed") == {"champion": 2, "previous": 1, "challenger": 3}
-    roll_back(registry, "claimed")
-    assert set_champion(registry, good, first).version == 3

@@ -7,10 +7,9 @@ from cluster.errors import ConfigError, ModelError, StaleInputError
 from cluster.storage import fingerprint, read_manifest
 from cluster.tracking import Tracker
 from dllm2rec import main
-from model_registry.config import PromoteConfig
+from model_registry.config import PromoteConfig, RecommendConfig
 from model_registry.promote import promote
 from model_registry.recommend import RECOMMENDATIONS, recommend
-from model_registry.recommend_config import RecommendConfig
 from model_registry.register import register_student
 from student_serve.recommender import Recommender
 

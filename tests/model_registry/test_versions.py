@@ -1,3 +1,5 @@
+"""The registry of students in real MLflow stores: versions, aliases, and what is missing or foreign."""
+
 import shutil
 from pathlib import Path
 
@@ -9,79 +11,44 @@ from mlflow.models import infer_signature
 from cluster.errors import ConfigError, ModelError
 from cluster.run_record import RunRecord
 from cluster.tracking import Tracker
-from model_registry.versions import Registry, ServedModel
+from model_registry.versions import ModelVersion, Registry
+from tests.conftest import MakeStudent
 
 pytestmark = pytest.mark.engine
 
-SCRIPT = """
-import pandas as pd
-from mlflow.models import set_model
-from mlflow.pyfunc import PythonModel
-
-
-class Repeat(PythonModel):
-    def load_context(self, context):
-        with open(context.artifacts["word"]) as file:
-            self.word = file.read()
-
-    def predict(self, context, model_input, params=None):
-        return pd.DataFrame({"text": [self.word * params["times"] for _ in model_input["row"]]})
-
-
-set_model(Repeat())
-"""
-
-
-SIGNATURE = infer_signature(pd.DataFrame({"row": [1]}), pd.DataFrame({"text": ["ab"]}), {"times": 1})
-
 
 @pytest.fixture(scope="module")
-def tracker(new_store):
+def tracker(new_store) -> Tracker:
     return Tracker(new_store())
 
 
-@pytest.fixture
-def served(tmp_path) -> ServedModel:
-    (tmp_path / "word.txt").write_text("ab")
-    (tmp_path / "repeat.py").write_text(SCRIPT)
-    return ServedModel(
-        script=tmp_path / "repeat.py",
-        artifacts={"word": tmp_path / "word.txt"},
-        code=[],
-        requirements=["pandas"],
-        example=pd.DataFrame({"row": [1]}),
-        signature=SIGNATURE,
-        params={"times": 1},
-    )
+@pytest.fixture(scope="module")
+def student(make_module_student: MakeStudent) -> Path:
+    return make_module_student()
 
 
-def register(tracker: Tracker, served: ServedModel, name: str, **tags: str):
-    run_id = tracker.send(RunRecord(f"make {name}", f"make {name}"))
-    return Registry(tracker).register(run_id, name, served, tags)
+def add(tracker: Tracker, student: Path, name: str, **tags: str) -> ModelVersion:
+    return Registry(tracker).add(name, student, RunRecord(f"make {name}", f"make {name}"), tags)
 
 
-def test_versions_count_up_carry_tags_and_know_their_run(tracker, served):
-    run_id = tracker.send(RunRecord("make first", "make first"))
-    first = Registry(tracker).register(run_id, "counted", served, {"validation_ndcg@20": "0.1"})
-    second = register(tracker, served, "counted")
+def test_versions_count_up_carry_tags_and_know_their_run(tracker: Tracker, student: Path) -> None:
+    first, second = (add(tracker, student, "counted", **{"ndcg@20": figure}) for figure in ("0.1", "0.2"))
     assert (first.version, second.version) == (1, 2)
-    found = Registry(tracker).version("counted", 1)
-    assert found.tags == {"validation_ndcg_at_20": "0.1"}
-    assert Registry(tracker).version("counted").version == 2
+    assert Registry(tracker).version("counted", 1).tags == {"ndcg_at_20": "0.1"}
+    assert Registry(tracker).version("counted") == second
     stored = mlflow.MlflowClient(tracker.uri).get_model_version("counted", "1")
-    assert stored.run_id == run_id
+    assert stored.run_id == tracker.send(RunRecord("make counted", "make counted"))
 
 
-def test_a_pulled_model_answers_with_params(tracker, served, tmp_path):
-    version = register(tracker, served, "repeat")
-    model = mlflow.pyfunc.load_model(str(Registry(tracker).pull(version, tmp_path / "pulled", SIGNATURE)))
-    assert model.predict(pd.DataFrame({"row": [1, 2]}), params={"times": 2})["text"].tolist() == ["abab", "abab"]
-    assert model.predict(pd.DataFrame({"row": [1]}))["text"].tolist() == ["ab"]
+def test_a_fetched_student_holds_all_but_torchs_weights(tracker: Tracker, student: Path, tmp_path: Path) -> None:
+    fetched = Registry(tracker).fetch(add(tracker, student, "whole"), tmp_path)
+    files = {file.name: file.read_bytes() for file in student.iterdir() if file.name != "model.safetensors"}
+    assert {file.name: file.read_bytes() for file in fetched.iterdir()} == files
 
 
-def test_aliases_move(tracker, served):
+def test_an_alias_has_one_holder(tracker: Tracker, student: Path) -> None:
     registry = Registry(tracker)
-    first, second = register(tracker, served, "aliased"), register(tracker, served, "aliased")
+    first, second = add(tracker, student, "aliased"), add(tracker, student, "aliased")
     assert registry.with_alias("aliased", "champion") is None
     for version in (first, second):
         registry.set_alias(version, "champion")
@@ -90,9 +57,8 @@ def test_aliases_move(tracker, served):
     assert registry.resolve("models:/aliased/1") == first
 
 
-def test_unknown_names_versions_aliases_and_addresses_are_named(tracker, served):
-    register(tracker, served, "known")
-    registry = Registry(tracker)
+def test_unknown_names_versions_aliases_and_addresses_are_named(tracker: Tracker, student: Path) -> None:
+    add(tracker, student, "known")
     for uri, message in {
         "models:/nobody@champion": "no model `nobody` is registered",
         "models:/known@champion": "no version of `known` is `champion`: run `dllm2rec promote`",
@@ -101,34 +67,37 @@ def test_unknown_names_versions_aliases_and_addresses_are_named(tracker, served)
         "models:/known/0": "names no model",
     }.items():
         with pytest.raises(ModelError, match=message):
-            registry.resolve(uri)
+            Registry(tracker).resolve(uri)
 
 
-def test_a_name_that_mlflow_refuses_is_a_config_error(tracker, served):
+def test_a_name_that_mlflow_refuses_is_a_config_error(tracker: Tracker, student: Path) -> None:
     with pytest.raises(ConfigError, match="a/b"):
-        register(tracker, served, "a/b")
+        add(tracker, student, "a/b")
 
 
-def test_a_model_of_another_kind_is_refused(tracker, served, tmp_path):
-    version = register(tracker, served, "other")
-    other = infer_signature(pd.DataFrame({"column": ["x"]}))
+def test_a_model_of_another_kind_is_refused(tracker: Tracker, tmp_path: Path) -> None:
+    with tracker.client(), mlflow.start_run(run_id=tracker.send(RunRecord("other", "other"))):
+        mlflow.pyfunc.log_model(
+            name="other",
+            python_model=lambda model_input: model_input,
+            signature=infer_signature(pd.DataFrame({"column": ["x"]})),
+            pip_requirements=["pandas"],
+            registered_model_name="other",
+        )
     with pytest.raises(ModelError, match="`other` version 1 is another kind of model: its signature differs"):
-        Registry(tracker).pull(version, tmp_path / "pulled", other)
+        Registry(tracker).fetch(Registry(tracker).version("other"), tmp_path)
 
 
-def test_lost_artifacts_are_a_model_error(new_store, served, tmp_path):
+def test_lost_artifacts_are_a_model_error(new_store, student: Path, tmp_path: Path) -> None:
     tracker = Tracker(new_store())
-    version = register(tracker, served, "lost")
+    version = add(tracker, student, "lost")
     shutil.rmtree(Path(tracker.uri.removeprefix("sqlite:///")).parent / "mlartifacts")
     with pytest.raises(ModelError, match="`lost` version 1 holds no "):
-        Registry(tracker).pull(version, tmp_path / "pulled", SIGNATURE)
+        Registry(tracker).fetch(version, tmp_path)
 
 
-def test_stored_models_name_no_package_index(tracker, served, tmp_path):
-    version = register(tracker, served, "plain")
-    stored = Path(
-        mlflow.artifacts.download_artifacts(f"models:/plain/{version.version}", dst_path=str(tmp_path / "pulled"))
-    )
-    texts = [p.read_text() for p in stored.rglob("*") if p.suffix in (".txt", ".yaml", "") and p.is_file()]
+def test_stored_models_name_no_package_index(tracker: Tracker, student: Path, tmp_path: Path) -> None:
+    model = Registry(tracker).fetch(add(tracker, student, "plain"), tmp_path).parents[1]
+    texts = [p.read_text() for p in model.rglob("*") if p.suffix in (".txt", ".yaml", "") and p.is_file()]
     assert len(texts) >= 3
     assert not [text for text in texts if "index-url" in text or "find-links" in text]

@@ -15,7 +15,7 @@ import pytest
 
 from cluster.config import TrackingConfig
 from cluster.tracking import Tracker
-from model_registry.register import SIGNATURE, register_student
+from model_registry.register import register_student
 from model_registry.versions import Registry
 from student_serve.recommender import Recommender
 from tests.mlflow_server import Listening
@@ -61,7 +61,7 @@ def tracking(student, new_store) -> TrackingConfig:
 def pulled(tracking, tmp_path_factory) -> Path:
     """The model's directory as it comes out of the registry."""
     registry = Registry(Tracker(tracking))
-    return registry.pull(registry.version("my-student"), tmp_path_factory.mktemp("pulled"), SIGNATURE)
+    return registry.fetch(registry.version("my-student"), tmp_path_factory.mktemp("pulled")).parents[1]
 
 
 @pytest.fixture(scope="module")

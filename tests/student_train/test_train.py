@@ -92,6 +92,7 @@ def test_a_recorded_training_has_its_epochs_inputs_and_version(
     curve = json.loads((distilled / "curve.json").read_text())
     history = client.get_metric_history(run.info.run_id, "validation_ndcg_at_20")
     assert [(point.step, point.value) for point in history] == [(r["epoch"], r["ndcg@20"]) for r in curve]
+    assert len({point.timestamp for point in history}) > 1  # as they came, not at the end
     assert run.data.metrics["test_hr_at_20"] == read_manifest(distilled).metrics["test_hr@20"]
     assert run.data.params["deepspeed.zero_stage"] == "3"
     assert run.data.tags["fingerprint.dataset"] == read_manifest(dataset).fingerprint

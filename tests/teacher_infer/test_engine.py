@@ -1,9 +1,7 @@
-"""vLLM against transformers on the same teacher, in processes of their own as in the product."""
+"""vLLM against transformers on the same teacher, in a process of their own as in the product."""
 
 import json
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+import shutil
 
 import pytest
 import ray
@@ -13,23 +11,11 @@ from safetensors.torch import save_file
 from cluster.errors import ModelError, StaleInputError
 from data_prep.reading import read_titles
 from teacher_infer.config import VllmConfig
-from teacher_infer.engine import is_causal, lora_rank
+from teacher_infer.engine import VllmEngine, is_causal, lora_rank
 from teacher_infer.prompts import prompt
 
 pytestmark = pytest.mark.engine
 HISTORIES = [(0, 1, 2), (5,), (20, 21, 22, 23, 0)]
-
-
-def engine(task: str, asked: str, model: Path, texts: Sequence[Any], *options: int, **config: Any) -> Any:
-    """What an engine in a process of its own answers; each argument of ``options`` goes to the method ``asked``."""
-
-    @ray.remote(num_cpus=1, max_calls=1)
-    def answer() -> Any:
-        from teacher_infer.engine import VllmEngine
-
-        return getattr(VllmEngine(model, task, VllmConfig(**config)), asked)(texts, *options)
-
-    return ray.get(answer.remote())
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +34,10 @@ def generated(model, tokenizer, text, **options):
 
 def generate(engine, histories, max_new_tokens, beams=1):
     return engine.generate(histories, max_new_tokens, beams)
+
+
+def embed(engine, texts):
+    return engine.embed(texts)
 
 
 def test_greedy_generation_equals_transformers(tiny_teacher, generator, reference):
@@ -78,10 +68,10 @@ def test_oldest_titles_go_where_the_model_has_no_room(generator):
     assert len(short.tokens) < 400 < len(long.tokens) <= 512
 
 
-def test_embedding_equals_the_last_hidden_state(tiny_teacher, reference):
+def test_embedding_equals_the_last_hidden_state(tiny_teacher, engines, reference):
     model, tokenizer = reference
     texts = [*read_titles(tiny_teacher.dataset)[:5], "", "x" * 10_000]
-    embedded = engine("embed", "embed", tiny_teacher.teacher, texts)
+    embedded = engines("embed", embed, texts)
     for text, embedding in zip(texts, embedded, strict=True):
         inputs = tokenizer(text, return_tensors="pt", truncation=True, max_length=512).input_ids
         with torch.inference_mode():
@@ -110,18 +100,18 @@ def adapter(tmp_path_factory, reference):
     return directory, model
 
 
-def test_an_adapter_generates_and_embeds_like_the_merged_model(tiny_teacher, reference, adapter):
+def test_an_adapter_generates_and_embeds_like_the_merged_model(tiny_teacher, engines, reference, adapter):
     directory, merged = adapter
     base, tokenizer = reference
     titles = read_titles(tiny_teacher.dataset)
     expected = generated(merged, tokenizer, prompt(titles[:3]))
     assert expected != generated(base, tokenizer, prompt(titles[:3]))
-    (answer,) = engine("generate", "generate", tiny_teacher.teacher, [titles[:3]], 32, lora=directory)
+    (answer,) = engines("generate", generate, [titles[:3]], 32, lora=directory)
     assert answer.text == expected
     tokens = tokenizer(titles[0], return_tensors="pt").input_ids
     with torch.inference_mode():
         hidden = merged(tokens, output_hidden_states=True).hidden_states[-1][0, -1]
-    (embedding,) = engine("embed", "embed", tiny_teacher.teacher, titles[:1], lora=directory)
+    (embedding,) = engines("embed", embed, titles[:1], lora=directory)
     torch.testing.assert_close(embedding, hidden, atol=1e-3, rtol=1e-3)
 
 
@@ -140,14 +130,17 @@ def test_an_adapter_that_is_none_is_refused(tmp_path, text):
         lora_rank(tmp_path)
 
 
-def test_a_damaged_model_is_one_line(tiny_teacher, tmp_path, ray_local):
-    import shutil
-
+def test_a_damaged_model_is_one_line(tiny_teacher, tmp_path, engines):
     shutil.copytree(tiny_teacher.teacher, tmp_path / "broken")
     weights = tmp_path / "broken" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:100])
+
+    @ray.remote(num_cpus=0, max_calls=1)
+    def load() -> None:
+        VllmEngine(tmp_path / "broken", "embed", VllmConfig())
+
     with pytest.raises(ray.exceptions.RayTaskError) as caught:
-        engine("embed", "embed", tmp_path / "broken", ["a"])
+        ray.get(load.remote())
     assert isinstance(caught.value.cause, ModelError)
     assert str(caught.value.cause).startswith("vLLM cannot load")
     assert "\n" not in str(caught.value.cause)

@@ -4,7 +4,7 @@ import torch
 
 from teacher_infer.config import LabelConfig
 from teacher_infer.engine import Generated, VllmEngine
-from teacher_infer.grounding import Catalogue
+from teacher_infer.nearest import Catalogue
 from teacher_infer.prompts import response
 from teacher_infer.rankers import Rows
 from teacher_infer.rankers.ground import Ground

@@ -23,21 +23,13 @@ from data_prep.schema import (
 from teacher_infer.config import LabelConfig
 from teacher_infer.label import label
 from tests.teacher_fixtures import TITLES, write_dataset
+from tests.teacher_infer.conftest import job
 
 TOP_K = 10
 
 
 def labelled(tiny_teacher, ranking, output, **options):
-    config = LabelConfig(
-        dataset=tiny_teacher.dataset,
-        teacher=str(options.pop("teacher", tiny_teacher.teacher)),
-        ranking=ranking,
-        top_k=TOP_K,
-        rows_per_shard=16,
-        output=output,
-        **options,
-    )
-    return label(config)
+    return label(job(tiny_teacher, output, ranking=ranking, **options))
 
 
 @pytest.fixture(scope="module")
@@ -132,10 +124,9 @@ def test_embed_ranks_by_cosine_to_the_recency_weighted_mean(tiny_teacher, embedd
 
 
 @pytest.mark.engine
-def test_beam_lists_the_titles_that_scoring_every_one_finds(tiny_teacher, tmp_path):
-    beam = labelled(tiny_teacher, "beam", tmp_path / "beam", beams=len(TITLES), splits=("test",))
+def test_beam_lists_the_titles_that_scoring_every_one_finds(tiny_teacher, beamed, tmp_path):
     score = labelled(tiny_teacher, "score", tmp_path / "score", splits=("test",))
-    listed, scored = (joined(tiny_teacher.dataset, labels, "test") for labels in (beam, score))
+    listed, scored = (joined(tiny_teacher.dataset, labels, "test") for labels in (beamed, score))
     for one, other in zip(listed, scored, strict=True):
         assert one["items"] == other["items"]
         assert one["scores"] == pytest.approx(other["scores"], abs=1e-4)
@@ -145,8 +136,8 @@ def test_beam_lists_the_titles_that_scoring_every_one_finds(tiny_teacher, tmp_pa
             assert one["target_score"] == one["scores"][one["items"].index(one["target"])]
         else:
             assert one["target_score"] <= one["scores"][-1]
-    assert pq.read_schema(label_files(beam, "test")[0]).metadata[SCORE_KIND_KEY] == b"logprob"
-    assert read_manifest(beam).metrics["test_hr@1"] > 0.4
+    assert pq.read_schema(label_files(beamed, "test")[0]).metadata[SCORE_KIND_KEY] == b"logprob"
+    assert read_manifest(beamed).metrics["test_hr@1"] > 0.4
 
 
 @pytest.mark.engine
@@ -157,16 +148,7 @@ def test_score_chooses_among_the_candidates_of_another_teacher(tiny_teacher, emb
     ):
         assert set(one["items"]) == set(other["items"])
     with pytest.raises(ConfigError, match=r"--top-k 11 asks for more than the 10 candidates"):
-        label(
-            LabelConfig(
-                dataset=tiny_teacher.dataset,
-                teacher=str(tiny_teacher.teacher),
-                ranking="score",
-                candidates=embedded,
-                top_k=11,
-                output=tmp_path / "more",
-            )
-        )
+        labelled(tiny_teacher, "score", tmp_path / "more", candidates=embedded, top_k=11)
 
 
 @pytest.mark.engine

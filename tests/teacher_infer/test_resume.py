@@ -14,21 +14,23 @@ import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import ray
 import yaml
 
+from cluster.config import ResourcesConfig
 from cluster.errors import ConfigError, StaleInputError, UserError
 from cluster.storage import MANIFEST_FILE, read_manifest
 from data_prep.schema import SPLITS, failure_file, label_file, label_files
-from teacher_infer.config import LabelConfig, VllmConfig
+from teacher_infer.config import LabelConfig
 from teacher_infer.label import label
 from tests.teacher_fixtures import ROWS, TITLES, write_dataset
-from tests.teacher_infer.conftest import ground_config
+from tests.teacher_infer.conftest import SMALL, job
 
 pytestmark = pytest.mark.engine
 ALL_ROWS = sum(ROWS.values())
 
 
-def config(dataset, output, **options):
+def minilm(dataset, output, **options):
     settings = {"teacher": "minilm", "ranking": "embed", "top_k": 5, "rows_per_shard": 8}
     return LabelConfig(dataset=dataset, output=output, **(settings | options))
 
@@ -37,8 +39,8 @@ def shards(output):
     return [file for split in SPLITS for file in label_files(output, split)]
 
 
-def rows(output):
-    return pa.concat_tables(pq.read_table(file) for file in shards(output)).to_pylist()
+def rows(files):
+    return pa.concat_tables(pq.read_table(file) for file in files).to_pylist()
 
 
 def actors():
@@ -51,16 +53,11 @@ def actors():
     return found
 
 
-@pytest.fixture(scope="module")
-def undisturbed_beam(tiny_teacher, tmp_path_factory):
-    return label(ground_config(tiny_teacher, tmp_path_factory.mktemp("undisturbed") / "beam", ranking="beam", top_k=5))
-
-
 def test_a_killed_actor_is_replaced_within_the_run(tiny_teacher, grounded, tmp_path):
     killed = []
 
     def kill():
-        first, found = label_file(tmp_path / "labels", "train", 0), []
+        first, found = label_file(tmp_path / "labels", "test", 0), []
         while not first.is_file():
             found = actors()
             time.sleep(0.001)
@@ -71,20 +68,21 @@ def test_a_killed_actor_is_replaced_within_the_run(tiny_teacher, grounded, tmp_p
 
     killer = threading.Thread(target=kill)
     killer.start()
-    label(ground_config(tiny_teacher, tmp_path / "labels"))
+    label(job(tiny_teacher, tmp_path / "labels", **SMALL))
     killer.join()
-    assert killed and killed[0] < len(shards(grounded))
-    assert rows(tmp_path / "labels") == rows(grounded)
+    assert killed and killed[0] < len(shards(tmp_path / "labels"))
+    assert rows(shards(tmp_path / "labels")) == rows(label_files(grounded, "test"))
 
 
-def test_a_killed_driver_is_followed_by_one_that_does_the_rest(tiny_teacher, undisturbed_beam, tmp_path, capfd):
-    wanted = ground_config(tiny_teacher, tmp_path / "labels", ranking="beam", top_k=5)
-    file = tmp_path / "teach.yaml"
+def test_a_killed_driver_is_followed_by_one_that_does_the_rest(tiny_teacher, beamed, tmp_path, capfd):
+    wanted = job(tiny_teacher, tmp_path / "labels", ranking="beam", beams=len(TITLES), **SMALL)
+    file = tmp_path / "label.yaml"
     file.write_text(yaml.safe_dump({"label": json.loads(wanted.model_dump_json())}))
     driver = subprocess.Popen(
         [sys.executable, "-m", "dllm2rec", "label", "--config", str(file)],
         start_new_session=True,
         cwd=Path(__file__).parents[2],
+        env=os.environ | {"RAY_ADDRESS": ray.get_runtime_context().gcs_address},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
@@ -93,27 +91,27 @@ def test_a_killed_driver_is_followed_by_one_that_does_the_rest(tiny_teacher, und
     os.killpg(driver.pid, signal.SIGKILL)
     driver.wait()
     begun = {shard: shard.stat().st_mtime_ns for shard in shards(tmp_path / "labels")}
-    assert 3 <= len(begun) < len(shards(undisturbed_beam))
+    assert 3 <= len(begun) < len(shards(beamed))
     assert not (tmp_path / "labels" / MANIFEST_FILE).exists()
     label(wanted)
     assert "rows are labelled already" in capfd.readouterr().out
     assert {shard: shard.stat().st_mtime_ns for shard in begun} == begun
-    assert rows(tmp_path / "labels") == rows(undisturbed_beam)
-    counts, expected = read_manifest(tmp_path / "labels").counts, read_manifest(undisturbed_beam).counts
+    assert rows(shards(tmp_path / "labels")) == rows(shards(beamed))
+    counts, expected = read_manifest(tmp_path / "labels").counts, read_manifest(beamed).counts
     assert counts == expected
-    assert {split: counts[split] for split in SPLITS} == ROWS
+    assert counts["test"] == ROWS["test"]
 
 
 def test_a_finished_job_is_not_done_again(tiny_teacher, grounded, capfd):
     manifest = (grounded / MANIFEST_FILE).read_bytes()
-    label(ground_config(tiny_teacher, grounded))
+    label(job(tiny_teacher, grounded))
     assert "every row is labelled already" in capfd.readouterr().out
     assert (grounded / MANIFEST_FILE).read_bytes() == manifest
 
 
 def test_a_changed_job_is_refused(tiny_teacher, grounded):
     with pytest.raises(StaleInputError, match=r"max_new_tokens \(32, now 8\)"):
-        label(ground_config(tiny_teacher, grounded, max_new_tokens=8))
+        label(job(tiny_teacher, grounded, max_new_tokens=8))
 
 
 def test_prompts_that_read_alike_are_answered_once(tiny_teacher, grounded):
@@ -139,10 +137,15 @@ def histories_with(dataset, item):
     return {row["row_id"]: split for split, found in tables for row in found if item in row["history"]}
 
 
-def test_failed_rows_are_recorded_and_the_others_labelled(untitled, ray_local, tmp_path):
+def test_too_many_failures_stop_the_job_and_what_was_done_is_kept(untitled, ray_local, tmp_path):
     failing = histories_with(untitled, 7)
-    output = label(config(untitled, tmp_path / "labels", max_failures=0.5))
-    assert len(rows(output)) == ALL_ROWS - len(failing)
+    output = tmp_path / "labels"
+    with pytest.raises(UserError, match=r"rows failed, more than --max-failures 0.01 allows \(row \d+: item 7 of"):
+        label(minilm(untitled, output))
+    assert not (output / MANIFEST_FILE).exists()
+    assert shards(output)
+    label(minilm(untitled, output, max_failures=0.5))
+    assert len(rows(shards(output))) == ALL_ROWS - len(failing)
     files = [failure_file(output, split, number) for split in SPLITS for number in range(20)]
     failures = pa.concat_tables(pq.read_table(file) for file in files if file.is_file()).to_pylist()
     assert {row["row_id"] for row in failures} == set(failing)
@@ -152,14 +155,7 @@ def test_failed_rows_are_recorded_and_the_others_labelled(untitled, ray_local, t
     assert counts["train"] == ROWS["train"] - counts["train_failed"]
 
 
-def test_too_many_failures_stop_the_job_and_leave_what_was_done(untitled, ray_local, tmp_path):
-    with pytest.raises(UserError, match=r"rows failed, more than --max-failures 0.01 allows \(row \d+: item 7 of"):
-        label(config(untitled, tmp_path / "labels"))
-    assert not (tmp_path / "labels" / MANIFEST_FILE).exists()
-    assert shards(tmp_path / "labels")
-
-
 def test_engines_without_room_fail_within_the_stated_time(tiny_dataset, ray_local, tmp_path):
-    engine = VllmConfig(cpus=64, autoscale=True)
+    resources = ResourcesConfig(cpus=64, autoscale=True)
     with pytest.raises(ConfigError, match=r"no room within 2 s: they ask for 64 CPU, free are \d"):
-        label(config(tiny_dataset, tmp_path / "labels", engine=engine, placement_timeout=2))
+        label(minilm(tiny_dataset, tmp_path / "labels", resources=resources, placement_timeout=2))

@@ -1,36 +1,45 @@
 import pytest
 import torch
-from torch.nn import functional
-from transformers import AutoConfig, AutoModelForCausalLM
-
-from cluster.errors import ConfigError, StaleInputError
-from teacher_train.config import LoraConfig, TeacherModelConfig, TrainTeacherConfig
-from teacher_train.examples import IGNORED, Example, collate
-from teacher_train.model import (
-    ResponseLoss,
-    check_model,
-    checkpoint_activations,
-    open_model,
-    positions,
-    write_start,
-    write_weights,
+from peft import PeftModel
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BloomConfig,
+    BloomForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
 )
-from teacher_train.packing import joined
+
+from cluster.config import DeepSpeedConfig
+from cluster.errors import ConfigError, ModelError, StaleInputError
+from teacher_train.config import LoraConfig, TeacherModelConfig, TrainTeacherConfig
+from teacher_train.model import add_adapter, check_model, open_model, open_tokenizer, write_teacher
 
 SMALL = TeacherModelConfig(num_layers=2, hidden_size=64, num_heads=2, vocab_size=512)
+TOKENS = torch.tensor([[0, 5, 6, 7, 8, 9]])
 
 
-@pytest.fixture
-def started(tiny_dataset, tmp_path):
-    config = TrainTeacherConfig(dataset=tiny_dataset, model=SMALL, max_tokens=128)
-    write_start(config, tmp_path)
+@pytest.fixture(scope="module")
+def scratch(tiny_dataset):
+    return TrainTeacherConfig(dataset=tiny_dataset, model=SMALL, max_tokens=128)
+
+
+@pytest.fixture(scope="module")
+def base(scratch, tmp_path_factory):
+    """A small model's directory."""
+    directory = tmp_path_factory.mktemp("base")
+    tokenizer = open_tokenizer(scratch)
     torch.manual_seed(0)
-    return tmp_path, open_model(None, tmp_path).eval()
+    open_model(scratch, tokenizer).save_pretrained(directory / "weights")
+    write_teacher(scratch, tokenizer, directory / "weights", directory / "model")
+    return directory / "model"
 
 
-def examples():
-    first = Example([0, 5, 6, 7, 1], [IGNORED, IGNORED, IGNORED, 7, 1], (5,))
-    return [first, Example([0, 9, 1], [IGNORED, 9, 1], (3,))]
+def logits(directory, adapter=None):
+    lm = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32).eval()
+    lm = PeftModel.from_pretrained(lm, adapter) if adapter else lm
+    with torch.inference_mode():
+        return lm(TOKENS).logits
 
 
 @pytest.mark.parametrize(("width", "heads"), [(128, 8), (100, 3), (256, 2)])
@@ -53,87 +62,79 @@ def test_an_adapter_needs_a_model_with_weights(tmp_path):
         check_model(TrainTeacherConfig(start_from=tmp_path))
 
 
-def test_loss_is_the_mean_over_labelled_tokens(started):
-    _, lm = started
-    losses = []
-    for example in examples():
-        logits = lm(torch.tensor([example.tokens])).logits[0, :-1]
-        losses += functional.cross_entropy(
-            logits, torch.tensor(example.labels[1:]), ignore_index=IGNORED, reduction="none"
-        )[torch.tensor(example.labels[1:]) != IGNORED].tolist()
-    loss = ResponseLoss(lm)(*collate(examples(), padding=2))
-    assert loss.item() == pytest.approx(sum(losses) / len(losses), rel=1e-5)
+def test_a_damaged_model_is_named(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "unheard"}')
+    for opens in (open_tokenizer, lambda config: open_model(config, None)):
+        with pytest.raises(ModelError, match=r"--start-from .* is no causal language model"):
+            opens(TrainTeacherConfig(start_from=tmp_path))
 
 
-def test_padding_does_not_change_the_loss(started):
-    _, lm = started
-    batch = collate(examples(), padding=2)
-    longer = [functional.pad(part, (7, 0), value=value) for part, value in zip(batch, (2, IGNORED, 0), strict=True)]
-    assert ResponseLoss(lm)(*longer).item() == pytest.approx(ResponseLoss(lm)(*batch).item(), rel=1e-5)
+def test_an_architecture_with_an_attention_of_its_own_is_refused(tmp_path):
+    BloomForCausalLM(BloomConfig(vocab_size=32, hidden_size=32, n_layer=1, n_head=1)).save_pretrained(tmp_path)
+    with pytest.raises(ConfigError, match=r"--attention varlen: BloomForCausalLM .*eager"):
+        open_model(TrainTeacherConfig(start_from=tmp_path), None)
 
 
-MODELS = {
-    "llama": {"num_key_value_heads": 2},
-    "qwen2": {"num_key_value_heads": 2},
-    "gpt_neox": {},
-    "gpt2": {},
-    "opt": {"ffn_dim": 64, "word_embed_proj_dim": 64, "dropout": 0.0},
-}
+def test_rows_longer_than_a_models_window_are_refused(tmp_path):
+    small = {"vocab_size": 32, "hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1}
+    heads = {"num_attention_heads": 1, "num_key_value_heads": 1}
+    MistralForCausalLM(MistralConfig(sliding_window=100, **small, **heads)).save_pretrained(tmp_path)
+    with pytest.raises(ConfigError, match=r"--max-tokens 101 .*window of 100"):
+        open_model(TrainTeacherConfig(start_from=tmp_path, max_tokens=101), None)
+    assert open_model(TrainTeacherConfig(start_from=tmp_path, max_tokens=100), None)
 
 
-@pytest.mark.parametrize("attention", ["sdpa", "eager"])
-@pytest.mark.parametrize("kind", MODELS)
-def test_packed_rows_have_the_loss_they_have_alone(kind, attention):
-    shape = {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
-    config = AutoConfig.for_model(kind, vocab_size=32, max_position_embeddings=64, **shape, **MODELS[kind])
-    torch.manual_seed(0)
-    lm = AutoModelForCausalLM.from_config(config, attn_implementation=attention).eval()
+@pytest.mark.parametrize(("trained", "asked", "written"), [("fp32", None, 4), ("bf16", None, 2), ("fp32", "bf16", 2)])
+def test_weights_are_written_in_the_format_asked_for(base, tmp_path, trained, asked, written):
+    deepspeed = DeepSpeedConfig(precision=trained)
+    config = TrainTeacherConfig(start_from=base, deepspeed=deepspeed, save_precision=asked)
+    write_teacher(config, open_tokenizer(config), base, tmp_path)
+    numbers = sum(parameter.numel() for parameter in AutoModelForCausalLM.from_pretrained(tmp_path).parameters())
+    size = (tmp_path / "model.safetensors").stat().st_size
+    assert size == pytest.approx(numbers * written, rel=0.05)
+    torch.testing.assert_close(logits(tmp_path), logits(base), rtol=0, atol=0.02 if written == 2 else 0)
+    assert AutoTokenizer.from_pretrained(tmp_path).eos_token == "</s>"
+
+
+@pytest.fixture
+def adapted(base, tmp_path):
+    """The directory of an adapter that has learned something."""
+    config = TrainTeacherConfig(start_from=base, lora=LoraConfig(rank=4))
+    lm = open_model(config, None)
     with torch.no_grad():
-        for parameter in lm.parameters():  # as made, attention is too even to tell
-            parameter.add_(torch.randn_like(parameter) * 0.3)
-    rows = [random_row(length) for length in (9, 4, 7, 5, 3)]
-    alone = ResponseLoss(lm)(*collate(rows, padding=2))
-    packed = collate([joined(rows[:2]), joined(rows[2:])], padding=2)
-    assert packed.tokens.shape == (2, 15)
-    loss = ResponseLoss(lm)(*packed)
-    assert loss.item() == pytest.approx(alone.item(), rel=1e-5)
-    crossing = packed._replace(segments=packed.segments.clamp(max=1))
-    assert abs(ResponseLoss(lm)(*crossing).item() - alone.item()) > 1e-3
+        for name, parameter in lm.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.3)
+    lm.save_pretrained(tmp_path / "adapted")
+    return tmp_path / "adapted"
 
 
-def random_row(length):
-    tokens = torch.randint(3, 32, (length,)).tolist()
-    return Example(tokens, [IGNORED, IGNORED, *tokens[2:]], (length,))
+def test_a_merged_adapter_and_one_that_stays_apart_say_the_same(base, adapted, tmp_path):
+    expected = logits(base, adapted)
+    assert (expected - logits(base)).abs().max() > 0.1
+    for merge in (True, False):
+        config = TrainTeacherConfig(start_from=base, lora=LoraConfig(rank=4, merge=merge))
+        write_teacher(config, open_tokenizer(config), adapted, tmp_path / str(merge))
+    torch.testing.assert_close(logits(tmp_path / "True"), expected, rtol=0, atol=1e-5)
+    assert not (tmp_path / "True" / "adapter").exists()
+    torch.testing.assert_close(logits(base, tmp_path / "False" / "adapter"), expected, rtol=0, atol=0)
+    assert not list((tmp_path / "False").glob("*.safetensors"))
+    assert {file.name for file in (tmp_path / "False" / "adapter").iterdir()} == {
+        "adapter_config.json",
+        "adapter_model.safetensors",
+    }
 
 
-def test_positions_start_anew_with_every_row():
-    segments = torch.tensor([[0, 0, 1, 1, 1, 2, 2], [1, 1, 1, 2, 3, 3, 3]])
-    at = positions(segments)
-    assert at[segments > 0].tolist() == [0, 1, 2, 0, 1, 0, 1, 2, 0, 0, 1, 2]
+def test_modules_that_are_not_there_are_refused(base):
+    lm = AutoModelForCausalLM.from_pretrained(base)
+    with pytest.raises(ConfigError, match=r"--lora\.target-modules nowhere"):
+        add_adapter(lm, LoraConfig(rank=4, target_modules=("nowhere",)))
 
 
-def test_recomputed_activations_give_the_same_gradients(started):
-    _, lm = started
-    calls = []
-    lm.train().model.layers[0].mlp.register_forward_pre_hook(lambda *_: calls.append(1))
-
-    def gradients():
-        lm.zero_grad()
-        ResponseLoss(lm)(*collate(examples(), padding=2)).backward()
-        return [parameter.grad.clone() for parameter in lm.parameters()]
-
-    kept = gradients()
-    assert len(calls) == 1
-    checkpoint_activations(lm)
-    torch.testing.assert_close(gradients(), kept)
-    assert len(calls) == 3
-
-
-def test_written_weights_load_again(started):
-    directory, lm = started
-    with torch.no_grad():
-        lm.model.norm.weight.fill_(2)
-    write_weights(lm, dict(lm.named_parameters()), directory)
-    loaded = AutoModelForCausalLM.from_pretrained(directory)
-    tokens = torch.tensor([[0, 5, 6]])
-    torch.testing.assert_close(loaded(tokens).logits, lm(tokens).logits)
+def test_only_named_modules_get_an_adapter(base):
+    lm = add_adapter(
+        AutoModelForCausalLM.from_pretrained(base), LoraConfig(rank=2, target_modules=("q_proj", "v_proj"))
+    )
+    trained = [name for name, parameter in lm.named_parameters() if parameter.requires_grad]
+    assert len(trained) == 2 * 2 * 2
+    assert all("q_proj" in name or "v_proj" in name for name in trained)

@@ -99,7 +99,7 @@ def test_a_member_that_is_not_finite_fails_and_the_others_go_on(dataset: Path) -
 @pytest.mark.engine
 def test_what_has_no_batching_rule_is_refused_with_one_line(dataset: Path) -> None:
     model = train(dataset, None).model.model_copy(update={"name": "dros"})
-    with pytest.raises(UserError, match="dros with softmax and soft cannot be fused .*: set `fused` to 1"):
+    with pytest.raises(UserError, match=r"dros with softmax and soft cannot be fused .*: set `fused` to 1"):
         bracket(train(dataset, None, model=model), {}).step()
 
 

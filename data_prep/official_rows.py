@@ -8,15 +8,14 @@ frame (``.df``).
 import json
 import pickle
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from cluster.errors import DataError
-from data_prep.log import Ints
 from data_prep.reading import read_rows, read_titles, shards
 from data_prep.schema import SEQUENCES, SPLITS, Split
 from data_prep.shards import write_items, write_shards
@@ -32,25 +31,12 @@ READERS: dict[str, Callable[[Path], pd.DataFrame]] = {
 DAMAGED = (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError, ImportError, EOFError)
 
 
-@dataclass
-class OfficialRows:
-    """Rows of one split."""
-
-    history: list[list[int]]
-    """Item numbers, oldest first, without padding."""
-    target: Ints
+Rows = dict[Split, pa.Table]
+"""Per split the columns ``history``, item numbers without padding, oldest first, and ``target``."""
 
 
-@dataclass
-class Official:
-    """A data set as the official code has it."""
-
-    items: int
-    splits: dict[Split, OfficialRows]
-
-
-def read_official(directory: Path, trust_pickles: bool) -> Official:
-    """Read and check the four files.
+def read_official(directory: Path, trust_pickles: bool) -> tuple[int, Rows]:
+    """Read and check the four files; gives the number of items and the rows.
 
     Raises:
         DataError: a file is absent, damaged or a pickle that is not trusted, or a row does not fit; names file and row.
@@ -59,9 +45,7 @@ def read_official(directory: Path, trust_pickles: bool) -> Official:
     if ITEM_NUMBER not in statistics or not len(statistics):
         raise DataError(f"{file} has no `{ITEM_NUMBER}`: write it with the number of items")
     items = int(statistics[ITEM_NUMBER].iloc[0])
-    return Official(
-        items, {split: _rows(*read_frame(directory, name, trust_pickles), items) for split, name in FILES.items()}
-    )
+    return items, {split: _rows(*read_frame(directory, name, trust_pickles), items) for split, name in FILES.items()}
 
 
 def read_frame(directory: Path, name: str, trust_pickles: bool) -> tuple[Path, pd.DataFrame]:
@@ -88,14 +72,23 @@ def read_frame(directory: Path, name: str, trust_pickles: bool) -> tuple[Path, p
     return file, frame
 
 
-def write_dataset(official: Official, titles: list[str], directory: Path, rows_per_shard: int) -> None:
+def write_dataset(splits: Rows, titles: list[str], directory: Path, rows_per_shard: int) -> None:
     """Write items and sequences of a data set; row ids count on over train, validation and test."""
-    train_count = np.bincount(official.splits["train"].target, minlength=official.items)
-    write_items(directory, list(map(str, range(official.items))), titles, train_count)
+    train_count = np.bincount(splits["train"]["target"].to_numpy(), minlength=len(titles))
+    write_items(directory, list(map(str, range(len(titles)))), titles, train_count)
     first = 0
-    for split, rows in official.splits.items():
-        write_shards(_sequences(rows, first), directory / "sequences" / split, rows_per_shard)
-        first += len(rows.target)
+    for split, rows in splits.items():
+        row_id = np.arange(first, first + len(rows))
+        columns = {
+            "row_id": row_id,
+            "user_id": [f"row {number}" for number in row_id],  # the official rows do not name their users
+            "position": pc.list_value_length(rows["history"]),
+            "history": rows["history"],
+            "target": rows["target"],
+            "timestamp": row_id.astype(np.float64),  # nor their times, beyond the order
+        }
+        write_shards(pa.table(columns).cast(SEQUENCES), directory / "sequences" / split, rows_per_shard)
+        first += len(rows)
 
 
 def write_official(dataset: Path, directory: Path) -> None:
@@ -104,13 +97,14 @@ def write_official(dataset: Path, directory: Path) -> None:
     What the official code reads as pickles stands as Parquet beside them, for programs that do not trust pickles.
     """
     items = len(read_titles(dataset))
-    splits = {split: _official_rows(dataset, split) for split in SPLITS}
-    length = max(len(history) for rows in splits.values() for history in rows.history)
+    rows = {split: pa.concat_tables(read_rows(shard) for shard in shards(dataset, split)) for split in SPLITS}
+    histories = {split: table["history"].to_pylist() for split, table in rows.items()}
+    length = max(len(history) for several in histories.values() for history in several)
     frames = {STATISTICS_FILE: pd.DataFrame([[length, items]], columns=["seq_size", ITEM_NUMBER])}
-    for split, rows in splits.items():
-        padded = [history + [items] * (length - len(history)) for history in rows.history]
-        columns = (padded, map(len, rows.history), rows.target.astype(np.int64))
-        frames[FILES[split]] = pd.DataFrame(dict(zip(COLUMNS, map(list, columns), strict=True)))
+    for split, several in histories.items():
+        padded = [history + [items] * (length - len(history)) for history in several]
+        targets = rows[split]["target"].to_numpy().astype(np.int64)
+        frames[FILES[split]] = pd.DataFrame(dict(zip(COLUMNS, (padded, map(len, several), targets), strict=True)))
     for name, frame in frames.items():
         if name in (FILES["train"], STATISTICS_FILE):
             frame.to_parquet(directory / f"{name}.parquet", index=False)
@@ -121,38 +115,18 @@ def write_official(dataset: Path, directory: Path) -> None:
             frame.to_csv(directory / f"{name}.csv", index=False)
 
 
-def _rows(file: Path, frame: pd.DataFrame, items: int) -> OfficialRows:
+def _rows(file: Path, frame: pd.DataFrame, items: int) -> pa.Table:
     missing = [name for name in COLUMNS if name not in frame]
     if missing:
         raise DataError(f"{file} has no column `{missing[0]}`, only {', '.join(map(str, frame.columns))}")
-    history: list[list[int]] = []
-    targets = np.empty(len(frame), dtype=np.int64)
+    histories, targets = [], []
     for row, (seq, length, target) in enumerate(frame[COLUMNS].itertuples(index=False, name=None)):
         try:
-            numbers = [int(item) for item in (json.loads(seq) if isinstance(seq, str) else seq)][: int(length)]
-            targets[row] = int(float(target))
+            histories.append([int(item) for item in (json.loads(seq) if isinstance(seq, str) else seq)][: int(length)])
+            targets.append(int(float(target)))
         except (ValueError, TypeError) as error:
             raise DataError(f"{file}, row {row}: `seq`, `len_seq` or `next` is not made of whole numbers") from error
-        strange = next((item for item in [*numbers, int(targets[row])] if not 0 <= item < items), None)
+        strange = next((item for item in [*histories[-1], targets[-1]] if not 0 <= item < items), None)
         if strange is not None:
             raise DataError(f"{file}, row {row}: item {strange} is not in 0 … {items - 1} (`{ITEM_NUMBER}` {items})")
-        history.append(numbers)
-    return OfficialRows(history, targets)
-
-
-def _sequences(rows: OfficialRows, first: int) -> pa.Table:
-    row_id = np.arange(first, first + len(rows.target))
-    columns = {
-        "row_id": row_id,
-        "user_id": [f"row {number}" for number in row_id],  # the official rows do not name their users
-        "position": np.array(list(map(len, rows.history)), dtype=np.int32),
-        "history": rows.history,
-        "target": rows.target.astype(np.int32),
-        "timestamp": row_id.astype(np.float64),  # nor their times, beyond the order
-    }
-    return pa.table(columns, schema=SEQUENCES)
-
-
-def _official_rows(dataset: Path, split: Split) -> OfficialRows:
-    table = pa.concat_tables(read_rows(shard) for shard in shards(dataset, split))
-    return OfficialRows(table["history"].to_pylist(), table["target"].to_numpy().astype(np.int64))
+    return pa.table({"history": pa.array(histories, pa.list_(pa.int32())), "target": pa.array(targets, pa.int32())})

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from teacher_infer.grounding import MEMORY, Catalogue
+from teacher_infer.nearest import MEMORY, Catalogue
 
 K = 20
 # Float32 distances by inner products are off by about 1e-6, which swaps neighbours that are as near each other.

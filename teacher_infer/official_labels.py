@@ -16,7 +16,7 @@ from torch import Tensor
 
 from cluster.errors import DataError, StaleInputError
 from data_prep.schema import SCORE_KIND_KEY, ScoreKind, label_files
-from data_prep.scores import distances
+from data_prep.score_kind import distances
 
 EMBEDDINGS, RANKING, DISTANCES = "all_embeddings.pt", "myrank_train.txt", "confidence_train.txt"
 

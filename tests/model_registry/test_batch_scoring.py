@@ -1,18 +1,18 @@
-"""Answers to a file of histories: shards in order, other columns kept, unknown items counted."""
+"""Answers to a file of histories: files and rows in order, other columns kept, unknown items counted."""
 
-import json
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from cluster.errors import DataError, ModelError
-from cluster.storage import read_manifest
+from cluster.errors import DataError, OutputError
+from cluster.storage import Draft, read_manifest
 from dllm2rec import main
+from model_registry.batch_scoring import Shards, answered, recommend_many
+from model_registry.config import RecommendConfig
 from model_registry.recommend import recommend
-from model_registry.recommend_config import RecommendConfig
-from model_registry.recommend_many import PIECE, Scorer, _pieces
+from student_serve.errors import StudentError
 from student_serve.recommender import Recommender
 from tests.conftest import MakeStudent
 
@@ -21,61 +21,30 @@ HISTORIES = [["i1", "Title 2"], [], ["i3", "no item"], ["nothing", "known"], Non
 
 @pytest.fixture
 def histories(tmp_path: Path) -> Path:
-    """25 histories in row groups of ten."""
+    """25 histories in two files, in row groups of ten."""
+    (folder := tmp_path / "histories").mkdir()
     table = pa.table({"user": [f"u{at}" for at in range(25)], "history": pa.array(HISTORIES, pa.list_(pa.string()))})
-    pq.write_table(table, tmp_path / "histories.parquet", row_group_size=10)
-    return tmp_path / "histories.parquet"
+    for name, rows in {"a": table.slice(0, 14), "b": table.slice(14)}.items():
+        pq.write_table(rows, folder / f"{name}.parquet", row_group_size=10)
+    return folder
 
 
-def test_every_row_is_in_one_piece(histories: Path) -> None:
-    pieces = list(_pieces(histories, 4))
-    assert [piece["shard"] for piece in pieces] == list(range(8))
-    assert [(piece["group"], piece["first"], piece["rows"]) for piece in pieces] == [
-        *[(group, first, rows) for group in (0, 1) for first, rows in ((0, 4), (4, 4), (8, 2))],
-        *[(2, 0, 4), (2, 4, 1)],
-    ]
-
-
-def test_a_piece_is_answered_beside_its_own_columns(histories: Path, make_student: MakeStudent, tmp_path: Path) -> None:
+def test_rows_are_answered_beside_their_own_columns(histories: Path, make_student: MakeStudent) -> None:
     student = make_student()
-    scorer = Scorer(student, tmp_path, 3, True)
-    piece = list(_pieces(histories, 100))[1]
-    answer = scorer({PIECE: [json.dumps(piece)]})
-    assert json.loads(answer["done"][0]) == {"histories": 10, "without_items": 6, "with_skipped": 4, "skipped": 6}
-    (found, *_), expected = sorted(tmp_path.glob("part-*")), Recommender(student).recommend([["i1", "Title 2"]], 3)
-    table = pq.read_table(found)
+    rows = pq.read_table(histories / "a.parquet").append_column("titles", pa.array(["mine"] * 14))
+    table = answered(rows, student, k=3, exclude_history=True)
     assert table.column_names == ["user", "history", "item_ids", "titles", "scores", "skipped"]
-    assert table["user"].to_pylist() == [f"u{at}" for at in range(10, 20)]
-    assert table["item_ids"][0] == expected["item_ids"][0]
+    assert table["user"].to_pylist() == [f"u{at}" for at in range(14)]
+    assert table["item_ids"][0] == Recommender(student).recommend([["i1", "Title 2"]], 3)["item_ids"][0]
     assert table["item_ids"][1].as_py() == ["i13", "i6", "i19"]
     assert table["skipped"].to_pylist()[:5] == [[], [], ["no item"], ["nothing", "known"], []]
 
 
-def test_a_mistake_comes_back_as_a_value(histories: Path, make_student: MakeStudent, tmp_path: Path) -> None:
-    answer = Scorer(make_student(), tmp_path, 20, True)({PIECE: [json.dumps(next(_pieces(histories, 100)))]})
-    assert answer["failure"] == ["k = 20, but 18 items are left to recommend: change k"]
-
-
-def test_a_damaged_page_and_a_full_disk_come_back_as_values(
-    histories: Path, make_student: MakeStudent, tmp_path: Path
-) -> None:
-    pieces = [json.dumps(piece) for piece in _pieces(histories, 100)]
-    full = Scorer(make_student(), tmp_path / "none", 3, True)({PIECE: pieces[:1]})
-    assert full["failure"] == [f"answers cannot be written to {tmp_path} (" + full["failure"][0].split(" (")[1]]
-    content = bytearray(histories.read_bytes())
-    content[4:200] = bytes(196)
-    histories.write_bytes(content)
-    damaged = Scorer(make_student("again"), tmp_path, 3, True)({PIECE: pieces[:1]})
-    assert f"{histories} cannot be read as Parquet: " in damaged["failure"][0]
-
-
-def test_a_row_group_is_read_once_for_all_its_pieces(
-    histories: Path, make_student: MakeStudent, tmp_path: Path
-) -> None:
-    scorer, (first, second, *_) = Scorer(make_student(), tmp_path, 3, True), _pieces(histories, 4)
-    scorer({PIECE: [json.dumps(first)]})
-    histories.unlink()
-    assert scorer({PIECE: [json.dumps(second)]})["failure"] == [""]
+def test_a_place_that_cannot_be_written_is_named(histories: Path, make_student: MakeStudent, tmp_path: Path) -> None:
+    rows = answered(pq.read_table(histories), make_student(), k=3, exclude_history=True)
+    context = type("Context", (), {"task_idx": 0})
+    with pytest.raises(OutputError, match=f"answers cannot be written to {tmp_path} "):
+        Shards(tmp_path / "none").write([rows], context)
 
 
 @pytest.mark.parametrize(
@@ -115,7 +84,7 @@ def test_an_empty_folder_holds_no_histories(make_student: MakeStudent, tmp_path:
 
 
 @pytest.mark.engine
-def test_a_file_is_answered_by_all_actors_in_order(
+def test_a_file_is_answered_in_order_and_mistakes_are_one_line(
     ray_local: None,
     histories: Path,
     make_student: MakeStudent,
@@ -126,7 +95,7 @@ def test_a_file_is_answered_by_all_actors_in_order(
     settings = {"model": str(student), "histories": histories, "rows_per_shard": 4}
     output = recommend(RecommendConfig(k=3, output=tmp_path / "out", **settings))
     shards = sorted(output.glob("part-*.parquet"))
-    assert [pq.read_metadata(shard).num_rows for shard in shards] == [4, 4, 2, 4, 4, 2, 4, 1]
+    assert [pq.read_metadata(shard).num_rows for shard in shards] == [4, 4, 4, 4, 4, 4, 1]
     answers = pa.concat_tables(map(pq.read_table, shards))
     expected = Recommender(student).recommend([history or [] for history in HISTORIES], 3)
     assert answers["user"].to_pylist() == [f"u{at}" for at in range(25)]
@@ -135,6 +104,23 @@ def test_a_file_is_answered_by_all_actors_in_order(
     counts = {"histories": 25, "without_items": 15, "with_skipped": 10, "skipped": 15}
     assert read_manifest(output, "recommend").counts == counts
     assert "25 histories in " in capsys.readouterr().out
-    with pytest.raises(ModelError, match="k = 20, but 18 items are left"):
+    with pytest.raises(StudentError, match="k = 20, but 18 items are left"):
         recommend(RecommendConfig(k=20, output=tmp_path / "refused", **settings))
     assert not (tmp_path / "refused").exists()
+    content = bytearray((histories / "b.parquet").read_bytes())
+    content[4:100] = bytes(96)
+    (histories / "b.parquet").write_bytes(content)
+    with pytest.raises(DataError, match=r"histories cannot be read as Parquet: "):
+        recommend_many(RecommendConfig(**settings), histories, student, Draft(tmp_path))
+
+
+@pytest.mark.engine
+def test_large_shards_keep_the_order_of_their_rows(ray_local: None, make_student: MakeStudent, tmp_path: Path) -> None:
+    rows = 300_000
+    histories = pa.array([["i1"]], pa.list_(pa.string())).take(pa.array([0] * rows))
+    pq.write_table(pa.table({"row": range(rows), "history": histories}), tmp_path / "many.parquet")
+    asked = {"model": str(make_student()), "histories": tmp_path / "many.parquet", "k": 1, "rows_per_shard": 200_000}
+    output = recommend(RecommendConfig(output=tmp_path / "out", **asked))
+    answers = [pq.read_table(shard, columns=["row"]) for shard in sorted(output.glob("part-*.parquet"))]
+    assert [len(answer) for answer in answers] == [200_000, 100_000]
+    assert pa.concat_tables(answers)["row"].to_pylist() == list(range(rows))
