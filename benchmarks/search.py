@@ -1,9 +1,9 @@
 """How much of its slots a search keeps busy.
 
 Run: ``python -m benchmarks.search [--quick]``. ``efficiency_1s`` is of 100 trials of about one second of training on
-two cores: the training time of all trials over the wall time of the search times its workers, with their start,
-without that of Ray. ``busy`` is of 1,000 trials that only wait, of unequal simulated lengths, proposed by TPE with ASHA between:
-the time that they wait over the time of all slots, from when all are at work to the start of the last trial.
+two cores: the training time of all trials over the wall time of the search times its workers, with their start, without
+that of Ray. ``busy`` is of 1,000 trials that only wait, of unequal simulated lengths, proposed by TPE and stopped by
+ASHA: the time that they wait over the time of all slots, from when all are at work to the start of the last trial.
 """
 
 import argparse

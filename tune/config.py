@@ -8,7 +8,7 @@ import tyro
 import yaml
 from pydantic import Field, model_validator
 
-from cluster.config import ClusterConfig, Config, ModelName, NoEffect, ResourcesConfig, TrackingConfig
+from cluster.config import ClusterConfig, Config, DeepSpeedConfig, ModelName, NoEffect, ResourcesConfig, TrackingConfig
 from student_train.config import TrainConfig
 
 Value = bool | int | float | str | None
@@ -251,6 +251,12 @@ class TuneConfig(TrialsConfig):
         1, ge=1, description="Seeds of every setting: one trial trains them in turn, and their median counts."
     )
     seed: int = Field(0, ge=0, description="Seed of the sampled points.")
+    fused: int = Field(
+        1,
+        ge=1,
+        description="Settings that one trial trains as one stacked model, if they differ in weights and rates alone; "
+        "32 small students fill a GPU. `asha` halves such a bracket inside.",
+    )
     search: SearchConfig = SearchConfig()
     asha: AshaConfig = AshaConfig()
     pbt: PbtConfig = PbtConfig()
@@ -258,6 +264,14 @@ class TuneConfig(TrialsConfig):
     output: NoEffect[Path] = Field(
         Path("runs/search"), description="Directory for trials, report, best config and student."
     )
+
+    @model_validator(mode="after")
+    def _fused_fits(self) -> "TuneConfig":
+        plain = self.train.deepspeed.model_copy(update={"gradient_clip": DeepSpeedConfig().gradient_clip})
+        alone = self.resources.workers > 1 or self.search.scheduler == "pbt" or plain != DeepSpeedConfig()
+        if self.fused > 1 and alone:
+            raise ValueError("fused must be 1 with several workers, the scheduler pbt, or settings of train.deepspeed")
+        return self
 
     @model_validator(mode="after")
     def _pbt_and_grid_fit(self) -> "TuneConfig":

@@ -61,23 +61,28 @@ class Follow(tune.Callback):
         result: dict[str, Any],
         **info: Any,  # noqa: ANN401
     ) -> None:
-        """Show how far it has come."""
-        if "progress" in result:
-            self._running[number_of(trial)] = self._record(trial, result)
-            self.show()
+        """Keep members of a bracket that ended, and show how far the others have come."""
+        for record in self._records(trial, result):
+            if record.state == "running" and "failed" not in result:
+                self._running[record.number] = record
+            elif record.state != "running":
+                self._end(record)
+        self.show()
 
     def on_trial_save(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:  # noqa: ANN401
         """Keep its checkpoint, from which a search that was stopped resumes it."""
         if trial.checkpoint:
             path = f"{self._scheme}://{trial.checkpoint.path}" if self._scheme else trial.checkpoint.path
-            self._keep(self._record(trial, trial.last_result).model_copy(update={"checkpoint": path}))
+            for record in self._records(trial, trial.last_result):
+                self._keep(record.model_copy(update={"checkpoint": path}))
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:  # noqa: ANN401
         """Keep a trial that ended, by itself or by the scheduler."""
         result = trial.last_result
-        reason = result.get("failed", "" if "progress" in result else "it ended without an evaluation")
-        state = "failed" if reason else "complete" if result["complete"] else "stopped early"
-        self._end(trial, self._record(trial, result).model_copy(update={"state": state, "reason": reason}))
+        for record in self._records(trial, result):
+            reason = result.get("failed", "" if record.histories else "it ended without an evaluation")
+            state = "failed" if reason else "complete" if result["complete"] else "stopped early"
+            self._end(record.model_copy(update={"state": state, "reason": reason}))
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:  # noqa: ANN401
         """Keep a trial that failed as often as it may, unless what it stands on failed: then end all of it."""
@@ -85,12 +90,11 @@ class Follow(tune.Callback):
         if isinstance(error, RayActorError) and trial.should_recover():
             return  # Ray Tune retries none whose process died between two trials; `run_trials` does.
         if isinstance(error, UserError | OSError | RayError) and not isinstance(error, RayActorError):
-            self.stop.fault = UserError(
-                f"trial {number} cannot train: {reason_of(error)} (fixed, the same command resumes)"
-            )
+            reason = f"trial {number} cannot train: {reason_of(error)} (fixed, the same command resumes)"
+            self.stop.fault = UserError(reason)
             return
-        update = {"state": "failed", "reason": reason_of(error)}
-        self._end(trial, self._record(trial, trial.last_result).model_copy(update=update))
+        for record in self._records(trial, trial.last_result):
+            self._end(record.model_copy(update={"state": "failed", "reason": reason_of(error)}))
 
     def show(self, finished: bool = False) -> None:
         """Say how things stand; a log gets a line now and then."""
@@ -105,14 +109,20 @@ class Follow(tune.Callback):
             said.append(f"trial {record.number} at epoch {record.epoch}: {record.best(metric):.4f}")
         report("trials", len(ended), self.total, "trials", ", ".join(said), finished)
 
-    def _record(self, trial: Trial, result: dict[str, Any]) -> Record:
-        """A trial as it stands; in population based training its point has changed on the way."""
-        known, config = self.journal.records[number_of(trial)], trial.config
+    def _records(self, trial: Trial, result: dict[str, Any]) -> list[Record]:
+        """A trial as it stands, or the members of a bracket of which nothing was heard or that were running still."""
+        records, now = self.journal.records, {"ended": time.time()}
+        if "members" in trial.config:
+            told = {one.number: one for one in map(Record.model_validate_json, result.get("records", []))}
+            members = [told.get(member["number"], records[member["number"]]) for member in trial.config["members"]]
+            return [one.model_copy(update=now) for one in members if records[one.number].state == "running"]
+        known, config = records[number_of(trial)], trial.config
         progress = Progress.model_validate_json(result["progress"]) if "progress" in result else known
+        # In population based training its point has changed on the way, and its number is that of where it began.
         parent = config["number"] if config["number"] != known.number else known.parent
-        return known.now(progress, point=config["point"], parent=parent, ended=time.time())
+        return [known.now(progress, point=config["point"], parent=parent, **now)]
 
-    def _end(self, trial: Trial, record: Record) -> None:
+    def _end(self, record: Record) -> None:
         self._running.pop(record.number, None)
         self._keep(record)
         if not self.stop.fault:

@@ -2,6 +2,7 @@
 
 import math
 import random
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,23 +10,40 @@ from typing import Any
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
+from pydantic import ValidationError
+from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
 from cluster.console import say
 from cluster.errors import ConfigError
+from cluster.identity import deciding
+from cluster.run_record import flatten
 from student_train.config import TrainConfig, value_at
 from tune.config import MINIMISED, Domain, TuneConfig, Value
 from tune.journal import Journal, Record, read_journal
-from tune.space import Point, Space, grid, identity
+from tune.space import Point, Space, grid, identity, point_config
 
 DEFAULT_TRIALS = 12
 TAKEN = 5  # points of an earlier search
 _ASKED_IN_VAIN = 50
 _COUNTED = 2_000  # largest space whose points are counted
+IN_LOSS = ("lam", "ed_weight", "cloze", "temperature", "gamma_position", "gamma_confidence")
+VARYING = {"learning_rate", "weight_decay", *(f"distillation.{name}" for name in IN_LOSS)}
+"""Fields that members of a bracket may differ in; each is above zero for all of them or for none."""
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
-class Points(OptunaSearch):
+class Remembered(Searcher):
+    """A searcher that Ray Tune need not save: the journal holds all there is."""
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing."""
+
+
+class Points(Remembered, OptunaSearch):
     """Ray Tune's searcher over Optuna, which knows the journal: what ended is no trial again, what began comes first.
 
     Random points and grids come through it too, so that all of them resume and leave out doubles in one way.
@@ -34,12 +52,12 @@ class Points(OptunaSearch):
     def __init__(self, config: TuneConfig, train: TrainConfig, space: Space, journal: Journal) -> None:
         self._train, self._journal = train, journal
         self._distributions = {path: distribution(domain) for path, domain in space.items()}
-        self._objectives = config.search.objectives
+        self.objectives = config.search.objectives
         self.total = total(config, train, space)
         super().__init__(
             self._distributions,
-            metric=list(self._objectives),
-            mode=["min" if name in MINIMISED else "max" for name in self._objectives],
+            metric=list(self.objectives),
+            mode=["min" if name in MINIMISED else "max" for name in self.objectives],
             sampler=_sampler(config),
             points_to_evaluate=[record.point for record in journal.open]
             + (list(grid(space)) if config.search.algorithm == "grid" else journal.notes["starts"]),
@@ -47,7 +65,7 @@ class Points(OptunaSearch):
         self._open = {identity(train, record.point): record for record in journal.open}
         self._tried = {identity(train, record.point) for record in journal.records.values()}
         for record in journal.ended:
-            self._ot_study.add_trial(past_trial(record, self._distributions, self._objectives))
+            self._ot_study.add_trial(past_trial(record, self._distributions, self.objectives))
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str:
         """The next trial, kept in the journal from now on."""
@@ -74,14 +92,49 @@ class Points(OptunaSearch):
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Pass the figures of a trial on to Optuna."""
-        failed = error or result is None or any(name not in result for name in self._objectives)
+        failed = error or result is None or any(name not in result for name in self.objectives)
         super().on_trial_complete(trial_id, None if failed else result, failed)
 
-    def save(self, checkpoint_path: str) -> None:
-        """Nothing: the journal holds all there is."""
 
-    def restore(self, checkpoint_path: str) -> None:
-        """Nothing: see :meth:`save`."""
+class Brackets(Remembered):
+    """Puts proposals that train alike into brackets."""
+
+    def __init__(self, points: Points, train: TrainConfig, journal: Journal, size: int) -> None:
+        super().__init__()
+        self._points, self._train, self._journal, self._size = points, train, journal, size
+        self._waiting: dict[str, list[dict[str, Any]]] = defaultdict(list)
+        self._members: dict[str, list[dict[str, Any]]] = {}
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str:
+        """The largest bracket that is at hand."""
+        for name in (f"{trial_id} {place}" for place in range(self._size)):
+            found = self._points.suggest(name)
+            if isinstance(found, str):
+                break
+            self._waiting[self._kind(found)].append(found | {"name": name})
+        if not self._waiting:
+            return Searcher.FINISHED
+        members = self._waiting.pop(max(self._waiting, key=lambda kind: len(self._waiting[kind])))
+        self._members[trial_id] = members
+        return {"number": members[0]["number"], "members": members, "checkpoint": members[0]["checkpoint"]}
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Pass the figures of all members on."""
+        for member in self._members.pop(trial_id):
+            record = self._journal.records[member["number"]]
+            done = record.state in ("complete", "stopped early")
+            self._points.on_trial_complete(
+                member["name"], {str(name): record.best(name) for name in self._points.objectives} if done else None
+            )
+
+    def _kind(self, found: dict[str, Any]) -> str:
+        """Equal for points that train alike: of one checkpoint, and with the same parts of the loss."""
+        try:
+            settings = flatten(deciding(point_config(self._train, found["point"])))
+        except ValidationError:
+            return f"refused {found['number']}"
+        alike = {name: bool(float(value)) if name in VARYING else value for name, value in settings.items()}
+        return repr((found["checkpoint"], sorted(alike.items())))
 
 
 def total(config: TuneConfig, train: TrainConfig, space: Space) -> int:

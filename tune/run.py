@@ -23,6 +23,7 @@ from cluster.resources import check_resources
 from tune.config import TrialsConfig
 from tune.follow import Follow
 from tune.journal import Journal, Record
+from tune.points import Remembered
 from tune.trial import Plan, Trial, train_on_workers
 
 # Without these Ray Tune writes TensorBoard, CSV and JSON files of every trial, which the journal holds already, prints
@@ -40,7 +41,7 @@ QUIET_LOGGERS = ("ray.tune.analysis.experiment_analysis", "ray.tune.tune", "ray.
 KEPT_CHECKPOINTS = 3  # of a trial: the journal may name the one before the newest, and so may a member of a population
 
 
-class Listed(Searcher):
+class Listed(Remembered):
     """Hands out the open trials of the journal in their order."""
 
     def __init__(self, journal: Journal) -> None:
@@ -54,12 +55,6 @@ class Listed(Searcher):
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Nothing: the journal knows."""
-
-    def save(self, checkpoint_path: str) -> None:
-        """Nothing: see :meth:`on_trial_complete`."""
-
-    def restore(self, checkpoint_path: str) -> None:
-        """Nothing: see :meth:`on_trial_complete`."""
 
 
 Begin = Callable[[], tuple[Searcher | None, TrialScheduler]]

@@ -20,15 +20,16 @@ from student_train.config import TrainConfig
 from student_train.train import check_inputs, say_if_unjudged
 from tune.champion import best_of, register_best, set_champion
 from tune.config import AshaConfig, TrialsConfig, TuneConfig, render
+from tune.fused import FusedTrial
 from tune.journal import Journal
-from tune.points import Points, starting_points, total
+from tune.points import Brackets, Points, starting_points, total
 from tune.run import clear, run_trials, trial_storage
 from tune.schedulers import EveryTrial, Halving, Population
 from tune.search_report import write_report
 from tune.shared_data import share
 from tune.space import Space, check_space, point_config
 from tune.tracked import parent_run, trial_run
-from tune.trial import Plan
+from tune.trial import Plan, Trial
 
 
 def tune(config: TuneConfig) -> Path:
@@ -63,6 +64,7 @@ def tune(config: TuneConfig) -> Path:
             lambda: parts(config, base, space, journal),
             total=total(config, base, space),
             config=config,
+            trainable=FusedTrial if config.fused > 1 else Trial,
             ended=lambda record: tracker.send_soon(trial_run(record, run)),
         )
         best = best_of(records, metric)
@@ -133,6 +135,7 @@ def plan_of(config: TuneConfig, base: TrainConfig, space: Space, inputs: Mapping
         shared=None if several else share([base, *(point_config(base, end) for end in ends)]),
         decisions=tuple(decisions),
         hands_on=hands_on,
+        reduction=config.asha.reduction,
         checkpoint_seconds=config.checkpoint_seconds,
         storage=trial_storage(base.storage, config.output),
         inputs=dict(inputs),
@@ -148,6 +151,8 @@ def parts(
         while points.suggest(f"member {len(journal.records)}") != Searcher.FINISHED:
             pass
         return None, Population(config, space, journal)
+    if config.fused > 1:
+        return Brackets(points, base, journal, config.fused), EveryTrial()
     if config.search.scheduler == "asha":
         return points, Halving(config.asha, config.search.objectives[0], journal)
     return points, EveryTrial()

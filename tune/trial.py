@@ -57,6 +57,8 @@ class Plan:
     """Epochs at which a scheduler decides about a trial."""
     hands_on: bool = False
     """Whether the scheduler needs a checkpoint at every decision (population based training)."""
+    reduction: float = 3.0
+    """Of so many members of a bracket, one goes on after a decision."""
     checkpoint_seconds: float = 30.0
     test: bool = False
     """Whether the student is measured on test when its training ends, as a comparison does."""
