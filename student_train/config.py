@@ -65,8 +65,8 @@ class DistillationConfig(Config):
         0.5,
         ge=0,
         description="Share of the validation NDCG@20 without it (the better of item transitions and the student's "
-        "best) that the teacher must reach to be followed in full; below it lam, ed_weight and cloze fall with the square. 0 "
-        "always follows in full.",
+        "best) that the teacher must reach to be followed in full; below it lam, ed_weight and cloze fall with the "
+        "square. 0 always follows in full.",
     )
     top_k: int = Field(20, ge=1, description="Length K of the teacher list used.")
     gamma_position: float = Field(0.3, ge=0, description="Weight of the position importance (dllm2rec).")
