@@ -7,6 +7,7 @@ exact, and the list of a query depends neither on the queries beside it nor on t
 
 import math
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -64,7 +65,7 @@ class Catalogue:
         count, width = items_NE.shape
         share = memory // 4  # a block of items takes 1.5 shares, of queries and of their distances 1 at most
         self._block = min(share // (8 * width), math.isqrt(share // 4))
-        self._pairs = max(1, min(share, CACHE) // (16 * width))
+        self._pairs = max(1, min(share // torch.get_num_threads(), CACHE) // (16 * width))
         if self._block < LEAST:
             raise ConfigError(
                 f"--grounding-memory {memory}: embeddings of width {width} need at least {32 * LEAST * width}"
@@ -98,12 +99,18 @@ class Catalogue:
             raise ValueError("the embedding of an answer or a history is not finite")
         if excluded_QL is None:
             excluded_QL = torch.empty(len(queries_QE), 0, dtype=torch.int64)
-        rows = max(1, min(self._block, self._block**2 // (8 * (k + MARGIN))))
-        found = [
-            self._rank_block(queries_BE, excluded_BL.to(self._device), k)
-            for queries_BE, excluded_BL in zip(queries_QE.split(rows), excluded_QL.split(rows), strict=True)
-        ]
-        distances_QK, items_QK = (torch.cat(parts).cpu() for parts in zip(*found, strict=True))
+        distances_QK = torch.empty(len(queries_QE), k, dtype=torch.float64)
+        items_QK = torch.empty(len(queries_QE), k, dtype=torch.int64)
+        unsure_U, candidates = torch.arange(len(queries_QE)), k + MARGIN
+        while len(unsure_U):
+            candidates = min(candidates, len(self))
+            certain = list[Tensor]()
+            for rows_B in unsure_U.split(max(1, min(self._block, self._block**2 // (8 * candidates)))):
+                found = self._rank_block(queries_QE[rows_B], excluded_QL[rows_B].to(self._device), k, candidates)
+                distances_QK[rows_B], items_QK[rows_B], certain_B = (part.cpu() for part in found)
+                certain.append(certain_B)
+            unsure_U = unsure_U[~torch.cat(certain)]
+            candidates *= 8
         return Ranking(items_QK, self._scores(distances_QK))
 
     def scores(self, queries_QE: Tensor, items_Q: Tensor) -> Tensor:
@@ -116,10 +123,11 @@ class Catalogue:
     def _scores(self, distances: Tensor) -> Tensor:
         return (1 - distances.square() / 2 if self.kind == "cosine" else distances).float()
 
-    def _rank_block(self, queries_BE: Tensor, excluded_BL: Tensor, k: int) -> tuple[Tensor, Tensor]:
-        """Distances [B, k] float64 of the nearest items, and these items [B, k]."""
+    def _rank_block(
+        self, queries_BE: Tensor, excluded_BL: Tensor, k: int, candidates: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The nearest of some candidates: distances [B, k] float64, items [B, k], and whether no item is missed [B]."""
         points_BE = self._points(queries_BE)
-        candidates = min(k + MARGIN, len(self))
         bounds_BC = torch.full((len(points_BE), candidates), torch.inf, device=self._device)
         items_BC = torch.zeros_like(bounds_BC, dtype=torch.int64)
         for start, bounds_BM in self._bounds(points_BE, excluded_BL):
@@ -131,26 +139,9 @@ class Catalogue:
         reach_B1 = above_BC.kthvalue(k, 1, keepdim=True).values + 2 * self._error * _squares(points_BE)[:, None]
         if not reach_B1.isfinite().all():
             raise ValueError(f"fewer than {k} items are left to rank")
-        nearest = _first(self._measure(queries_BE, items_BC, bounds_BC <= reach_B1), items_BC, k)
-        if candidates < len(self):
-            unsure_U = (bounds_BC[:, -1] <= reach_B1[:, 0]).nonzero()[:, 0]
-            for rows in unsure_U.split(max(1, self._block // LEAST)) if len(unsure_U) else ():
-                found = self._rank_reach(queries_BE[rows.cpu()], points_BE[rows], excluded_BL[rows], reach_B1[rows], k)
-                nearest[0][rows], nearest[1][rows] = found
-        return nearest
-
-    def _rank_reach(
-        self, queries_BE: Tensor, points_BE: Tensor, excluded_BL: Tensor, reach_B1: Tensor, k: int
-    ) -> tuple[Tensor, Tensor]:
-        """As :meth:`_rank_block`, among all items within reach however many there are."""
-        distances_BK = torch.full((len(points_BE), k), torch.inf, dtype=torch.float64, device=self._device)
-        items_BK = torch.zeros_like(distances_BK, dtype=torch.int64)
-        for start, bounds_BM in self._bounds(points_BE, excluded_BL):
-            items_BM = torch.arange(start, start + bounds_BM.shape[1], device=self._device).expand(bounds_BM.shape)
-            distances_BM = self._measure(queries_BE, items_BM, bounds_BM <= reach_B1)
-            distances, items = torch.cat([distances_BK, distances_BM], 1), torch.cat([items_BK, items_BM], 1)
-            distances_BK, items_BK = _first(distances, items, k)
-        return distances_BK, items_BK
+        distances_BC = self._measure(queries_BE, items_BC, bounds_BC <= reach_B1)
+        certain_B = (bounds_BC[:, -1] > reach_B1[:, 0]) | (candidates == len(self))
+        return *_first(distances_BC, items_BC, k), certain_B
 
     def _bounds(self, points_BE: Tensor, excluded_BL: Tensor) -> Iterator[tuple[int, Tensor]]:
         """Per block of items its first one and lower bounds [B, M] on squared distances.
@@ -181,12 +172,19 @@ class Catalogue:
         """Distances [B, C] float64, each computed by itself; infinite where not needed."""
         distances_BC = torch.full(items_BC.shape, torch.inf, dtype=torch.float64, device=self._device)
         rows_P, columns_P = needed_BC.nonzero(as_tuple=True)
-        for rows, columns in zip(rows_P.split(self._pairs), columns_P.split(self._pairs), strict=True):
-            queries_PE = self._exact(queries_BE, rows)
-            points_PE = self._exact(self._items_NE, items_BC[rows, columns])
-            distances_BC[rows, columns] = torch.cdist(queries_PE[:, None], points_PE[:, None], compute_mode=EACH)[
-                :, 0, 0
-            ]
+
+        def measure(rows: Tensor, columns: Tensor) -> None:
+            queries_P1E = self._exact(queries_BE, rows)[:, None]
+            points_P1E = self._exact(self._items_NE, items_BC[rows, columns])[:, None]
+            distances_BC[rows, columns] = torch.cdist(queries_P1E, points_P1E, compute_mode=EACH)[:, 0, 0]
+
+        # Cores that share tensors of this size wait for each other most of the time, so each measures by itself.
+        threads = torch.get_num_threads()
+        try:
+            with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+                list(pool.map(measure, rows_P.split(self._pairs), columns_P.split(self._pairs)))
+        finally:
+            torch.set_num_threads(threads)
         return distances_BC
 
 
