@@ -21,7 +21,8 @@ from ray.job_submission import JobStatus, JobSubmissionClient
 from cluster.config import Config, SubmitConfig, split_config_option, without_credentials
 from cluster.errors import ClusterError, ConfigError
 
-EXCLUDED = (".*", "__pycache__", "*.egg-info", "build", "runs", "data", "mlruns", "mlartifacts", "*.db")
+# Not ".*", which Ray takes to match the directory itself, and then uploads nothing.
+EXCLUDED = (".?*", "__pycache__", "*.egg-info", "build", "runs", "data", "mlruns", "mlartifacts", "*.db")
 PROBE_SECONDS = 5
 USER_ERROR, FAILED, INTERRUPTED = 2, 1, 130
 

@@ -141,9 +141,11 @@ def test_interrupt_says_how_to_go_on_and_leaves_the_job(
 
 
 @pytest.mark.engine
-@pytest.mark.parametrize(("token", "message"), [("", "Authentication required"), ("wrong", "Authentication failed")])
+@pytest.mark.parametrize(
+    ("token", "message"), [("", "Token authentication is enabled"), ("wrong", "Authentication failed")]
+)
 def test_missing_or_wrong_token_is_told_in_one_line(head: str, tmp_path: Path, token: str, message: str) -> None:
-    where = {"RAY_AUTH_TOKEN": token, "RAY_AUTH_TOKEN_PATH": str(tmp_path / "none"), "HOME": str(tmp_path)}
+    where = {"RAY_AUTH_TOKEN": token, "HOME": str(tmp_path)}
     job = command(head, "prepare", "--source", "synthetic", "--output", str(tmp_path / "dataset"), **where)
     _, log = job.communicate()
     assert job.returncode == 2
