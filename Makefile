@@ -26,11 +26,8 @@ lint: install ## ruff and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: install ## the benchmarks
-	$(BIN)/python -m benchmarks.student_step
-	$(BIN)/python -m benchmarks.teacher
-	$(BIN)/python -m benchmarks.search
-	$(BIN)/python -m benchmarks.serving
+bench: install ## the benchmarks beside their recorded ratios (QUICK=1: whether they run)
+	$(BIN)/python -m benchmarks $(if $(QUICK),--quick)
 
 install: $(VENV)/.installed ## set up .venv (EXTRA=cuda on CUDA machines)
 

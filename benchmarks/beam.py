@@ -1,13 +1,12 @@
 """Constrained beam search over a catalogue against exhaustive scoring with transformers, on the same rows.
 
-Run: ``python -m benchmarks.beam [--dataset DIR] [--teacher DIR]``. Without arguments the synthetic data set of 3,459
-items (as many as Amazon Office has) and a teacher of two layers of 256, briefly trained on it. The exhaustive side
-computes a prompt's keys and values once and scores all titles in batches of like length. It takes seconds per row: on
+Run: ``python -m benchmarks.beam [--quick] [--dataset DIR] [--teacher DIR]``. Without arguments the synthetic data set
+of 3,459 items (as many as Amazon Office has) and a teacher of two layers of 256, briefly trained on it. The exhaustive
+side computes a prompt's keys and values once and scores all titles in batches of like length. It takes seconds per row: on
 more rows the beam is compared with the product's search without beams, which is exact; so is that on the first rows.
 """
 
 import copy
-import json
 import multiprocessing
 import os
 import tempfile
@@ -20,7 +19,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from benchmarks import materials
+from benchmarks.materials import made, parse_teacher, teacher_parser, title_rows
+from benchmarks.options import report
 from cluster.ray_session import WORKER_ENVIRONMENT
 from data_prep.reading import read_titles
 from teacher_infer.config import VllmConfig
@@ -39,13 +39,14 @@ class Ranked(NamedTuple):
 
 def main() -> None:
     """Measure both sides and print the figures."""
-    options = materials.parser(__doc__, rows=12)
+    options = teacher_parser(__doc__)
+    options.add_argument("--rows", type=int, default=12, help="Rows that both sides work on.")
     options.add_argument("--beams", type=int, default=10, help="Width of the beam and length of the list.")
     options.add_argument("--more-rows", type=int, default=50, help="Rows for the agreement with our exact search.")
-    arguments = options.parse_args()
+    arguments = parse_teacher(options, rows=2, beams=4, more_rows=4)
     with tempfile.TemporaryDirectory() as folder:
-        dataset, teacher = materials.made(arguments, Path(folder))
-        titles, every = read_titles(dataset), materials.histories(dataset, "test")
+        dataset, teacher = made(arguments, Path(folder))
+        titles, every = read_titles(dataset), title_rows(dataset, "test").histories
         histories, more = spread(every, arguments.rows), spread(every, arguments.more_rows)
         exhaustive = by_transformers(teacher, titles, histories, arguments.beams, "cuda" if arguments.gpu else "cpu")
         search = Searches(teacher, titles, arguments.gpu)
@@ -60,10 +61,7 @@ def main() -> None:
         "rows_per_second_beam": len(histories) / beam.seconds,
         "rows_per_second_exhaustive": len(histories) / exhaustive.seconds,
     }
-    print(f"{len(titles)} items, {len(histories)} rows, {len(more)} more, beam of {arguments.beams}")
-    for name, value in figures.items():
-        print(f"{name:<32}{value:>10.3f}")
-    print(json.dumps(figures))
+    report(figures)
 
 
 def spread(histories: Sequence[tuple[str, ...]], rows: int) -> list[tuple[str, ...]]:
@@ -77,7 +75,7 @@ def agreement(one: Ranked, other: Ranked) -> float:
 
 
 class Searches:
-    """The product's own search on every core: an engine for each, as ``teach --workers`` runs them; one on a GPU."""
+    """The product's own search, an engine on every core, as ``label --resources.workers`` runs them; one on a GPU."""
 
     def __init__(self, teacher: Path, titles: Sequence[str], gpu: bool) -> None:
         context = multiprocessing.get_context("spawn")

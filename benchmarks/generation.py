@@ -1,13 +1,13 @@
 """Generated and embedded titles against transformers, with the same prompts; two engines against one.
 
-Run: ``python -m benchmarks.generation [--dataset DIR] [--teacher DIR]``; without arguments as ``benchmarks.beam``. Both
-sides answer the same rows greedily and embed the answers: transformers in batches of 64, every row, on all cores; ours
+Run: ``python -m benchmarks.generation [--quick] [--dataset DIR] [--teacher DIR]``. Without arguments as
+``benchmarks.beam``. Both sides answer the same rows greedily and embed the answers: transformers in batches of 64, every row, on all cores; ours
 by one engine on one core, as the product places it. Start-up is not counted. ``ratio_generate`` is of rows with
 distinct histories, ``ratio_generate_duplicates`` of rows as they come.
 ``scaling_two_engines`` runs the verb ``label`` with one and with two actors of one CPU each.
 """
 
-import json
+import argparse
 import os
 import tempfile
 import time
@@ -17,7 +17,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-from benchmarks import materials
+from benchmarks.materials import made, parse_teacher, teacher_parser, title_rows
+from benchmarks.options import report
 from cluster.config import ClusterConfig, ResourcesConfig
 from cluster.ray_session import WORKER_ENVIRONMENT
 from data_prep.schema import label_files
@@ -41,20 +42,22 @@ class Answered(NamedTuple):
 
 def main() -> None:
     """Measure and print the figures."""
-    arguments = materials.parser(__doc__, rows=2000).parse_args()
+    options = teacher_parser(__doc__)
+    options.add_argument("--rows", type=int, default=2000, help="Rows that both sides work on.")
+    options.add_argument(
+        "--shard", type=int, default=128, help="Rows per shard where two engines are compared with one."
+    )
+    arguments = parse_teacher(options, rows=64, shard=32)
     os.environ.update(WORKER_ENVIRONMENT)
     with tempfile.TemporaryDirectory() as folder:
-        dataset, teacher = materials.made(arguments, Path(folder))
-        figures = scaling(teacher, dataset, Path(folder), arguments.gpu)
-        rows = materials.histories(dataset, "train")
+        dataset, teacher = made(arguments, Path(folder))
+        figures = scaling(teacher, dataset, Path(folder), arguments)
+        rows = title_rows(dataset, "train").histories
         distinct = list(dict.fromkeys(rows))[: arguments.rows]
         ours, theirs = Ours(teacher, arguments.gpu), Theirs(teacher, arguments.gpu)
         figures |= compare("ratio_generate", ours, theirs, distinct)
         figures |= compare("ratio_generate_duplicates", ours, theirs, rows[: arguments.rows])
-    print(f"{len(distinct)} rows")
-    for name, value in figures.items():
-        print(f"{name:<40}{value:>10.3f}")
-    print(json.dumps(figures))
+    report(figures)
 
 
 class Ours:
@@ -132,9 +135,9 @@ def compare(name: str, ours: Ours, theirs: Theirs, histories: Histories) -> dict
     }
 
 
-def scaling(teacher: Path, dataset: Path, folder: Path, gpu: bool) -> dict[str, float]:
+def scaling(teacher: Path, dataset: Path, folder: Path, arguments: argparse.Namespace) -> dict[str, float]:
     """Rows per second of one and of two actors, after each has labelled its first shards; nothing with one GPU."""
-    if gpu and torch.cuda.device_count() < 2:
+    if arguments.gpu and torch.cuda.device_count() < 2:
         print("one GPU only: two engines are not compared with one", flush=True)
         return {}
     rates = {}
@@ -144,8 +147,8 @@ def scaling(teacher: Path, dataset: Path, folder: Path, gpu: bool) -> dict[str, 
             dataset=dataset,
             teacher=str(teacher),
             splits=("train",),
-            rows_per_shard=128,
-            resources=ResourcesConfig(workers=workers, gpus=int(gpu)),
+            rows_per_shard=arguments.shard,
+            resources=ResourcesConfig(workers=workers, gpus=int(arguments.gpu)),
             cluster=ClusterConfig(cpus=2),
             output=output,
         )

@@ -2,9 +2,11 @@
 
 import argparse
 from pathlib import Path
+from typing import NamedTuple
 
 import pyarrow as pa
 
+from benchmarks.options import parse, parser
 from data_prep.config import PrepareConfig, SyntheticConfig
 from data_prep.prepare import prepare
 from data_prep.reading import read_rows, read_titles, shards
@@ -12,42 +14,53 @@ from data_prep.schema import Split
 from teacher_train.config import TrainTeacherConfig
 from teacher_train.train import train_teacher
 
-ITEMS = 3_459  # as many as Amazon Office has
-TRAIN_ROWS = 3000
+
+class TitleRows(NamedTuple):
+    """The titles of B rows: histories, oldest first, and targets."""
+
+    histories: list[tuple[str, ...]]
+    targets: list[str]
 
 
-def parser(description: str | None, rows: int) -> argparse.ArgumentParser:
-    """The options that the benchmarks share; ``rows`` is the default number."""
-    options = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+def teacher_parser(description: str | None) -> argparse.ArgumentParser:
+    """The options that benchmarks of teachers share."""
+    options = parser(description)
     options.add_argument("--dataset", type=Path, help="Data set directory; the synthetic one without.")
     options.add_argument("--teacher", type=Path, help="Teacher directory; without, one is briefly trained.")
-    options.add_argument("--rows", type=int, default=rows, help="Rows that both sides work on.")
-    options.add_argument("--train-rows", type=int, default=TRAIN_ROWS, help="Rows the teacher is trained on, twice.")
+    # As many items as Amazon Office has.
+    options.add_argument("--items", type=int, default=3_459, help="Items of the synthetic data set.")
+    options.add_argument("--train-rows", type=int, default=3_000, help="Rows the teacher is trained on, twice.")
     options.add_argument("--gpu", action="store_true", help="Run both sides on a GPU.")
     return options
 
 
+def parse_teacher(options: argparse.ArgumentParser, **quick: int) -> argparse.Namespace:
+    """The options of the command line; ``quick`` holds the defaults of ``--quick`` beside those of a small teacher."""
+    return parse(options, items=480, train_rows=320, **quick)
+
+
 def made(arguments: argparse.Namespace, folder: Path) -> tuple[Path, Path]:
-    """The data set and the teacher that are given, or new ones in ``folder``."""
-    dataset = arguments.dataset or synthetic(folder / "dataset")
-    return dataset, arguments.teacher or trained(dataset, folder / "teacher", arguments.train_rows)
+    """The data set and the teacher that are given, or new ones in ``folder``: of two layers and width 256."""
+    dataset, teacher = arguments.dataset, arguments.teacher
+    if dataset is None:
+        synthetic = SyntheticConfig(items=arguments.items)
+        dataset = prepare(PrepareConfig(synthetic=synthetic, output=folder / "dataset"))
+    if teacher is None:
+        config = TrainTeacherConfig(
+            dataset=dataset,
+            learn_from="titles",
+            max_rows=arguments.train_rows,
+            validation_rows=200,
+            epochs=2,
+            output=folder / "teacher",
+        )
+        teacher = train_teacher(config)
+    return dataset, teacher
 
 
-def synthetic(directory: Path) -> Path:
-    """The built-in data set with ITEMS items."""
-    return prepare(PrepareConfig(synthetic=SyntheticConfig(items=ITEMS), output=directory))
-
-
-def trained(dataset: Path, directory: Path, rows: int = TRAIN_ROWS) -> Path:
-    """A teacher of two layers and width 256, trained on ``rows`` rows, twice."""
-    config = TrainTeacherConfig(
-        dataset=dataset, learn_from="titles", max_rows=rows, validation_rows=200, epochs=2, output=directory
-    )
-    return train_teacher(config)
-
-
-def histories(dataset: Path, split: Split) -> list[tuple[str, ...]]:
-    """The titles of every row's history, oldest first."""
+def title_rows(dataset: Path, split: Split) -> TitleRows:
+    """All rows of a split."""
     titles = read_titles(dataset)
-    table = pa.concat_tables(read_rows(shard).select(["history"]) for shard in shards(dataset, split))
-    return [tuple(titles[item] for item in history) for history in table["history"].to_pylist()]
+    table = pa.concat_tables(read_rows(shard).select(["history", "target"]) for shard in shards(dataset, split))
+    histories = [tuple(titles[item] for item in history) for history in table["history"].to_pylist()]
+    return TitleRows(histories, [titles[item] for item in table["target"].to_pylist()])

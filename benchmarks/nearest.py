@@ -1,13 +1,11 @@
-"""Grounding against BIGRec's evaluation: ``torch.cdist`` and a double argsort, on the same random float32 data.
+"""Nearest items against BIGRec's evaluation: ``torch.cdist`` and a double argsort, on the same random float32 data.
 
-Run: ``python -m benchmarks.grounding [--rows 15000] [--items 17408] [--width 4096] [--device cpu]``. Each side runs in
-a process of its own, one after the other, and is measured, after a run on a hundredth of the data that loads and
-compiles its code, from the data in memory to the 20 nearest items, their distances and the distance of the true item of
-every row; its memory is the peak beyond the data.
+Run: ``python -m benchmarks.nearest [--quick] [--rows 15000] [--items 17408] [--width 4096] [--device cpu]``. Each side
+runs in a process of its own, one after the other. A run on a hundredth of the data loads its code; then it is measured
+from the data in memory to the 20 nearest items, their distances and the distance of the true item of every row. Its
+memory is the peak beyond the data.
 """
 
-import argparse
-import json
 import multiprocessing
 import resource
 import time
@@ -19,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks.options import parse, parser, report
 from teacher_infer.nearest import MEMORY, Catalogue
 
 K = 20
@@ -52,10 +51,11 @@ Side = Callable[[Tensor, Tensor, Tensor, Workload], tuple[Tensor, Tensor]]
 
 def main() -> None:
     """Measure both sides and print the figures."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    options = parser(__doc__)
     for name, default in Workload()._asdict().items():
-        parser.add_argument(f"--{name}", type=type(default), default=default)
-    print(json.dumps(figures(Workload(**vars(parser.parse_args())))))
+        options.add_argument(f"--{name}", type=type(default), default=default)
+    asked = vars(parse(options, rows=1_500, items=1_741, width=410))
+    report(figures(Workload(**{name: asked[name] for name in Workload._fields})))
 
 
 def figures(workload: Workload) -> dict[str, float]:
@@ -83,7 +83,7 @@ def figures(workload: Workload) -> dict[str, float]:
 
 
 def by_catalogue(queries_QE: Tensor, items_NE: Tensor, targets_Q: Tensor, workload: Workload) -> tuple[Tensor, Tensor]:
-    """Items and distances by our grounding."""
+    """Items and distances by the product."""
     catalogue = Catalogue(items_NE, "distance", workload.memory, workload.device)
     ranking = catalogue.rank(queries_QE, K)
     return ranking.items, torch.cat([ranking.scores, catalogue.scores(queries_QE, targets_Q)[:, None]], 1)

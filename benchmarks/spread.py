@@ -1,62 +1,56 @@
 """Whether a teacher spread over processes answers as it does in one.
 
-Run: ``python -m benchmarks.spread --teacher runs/teacher [--tensor 2] [--pipeline 2] [--gpu]``. The prompts of 24
-histories of a data set are answered by an engine of one process and by one of ``tensor × pipeline`` processes, one
-after the other; the model needs a layer for every stage of the pipeline.
+Run: ``python -m benchmarks.spread [--quick] [--dataset DIR] [--teacher DIR] [--tensor 2] [--pipeline 2] [--gpu]``.
+Without arguments as ``benchmarks.beam``. An engine of one process and one of ``tensor × pipeline`` processes answer the
+same prompts, one after the other; the model needs a layer for every stage of the pipeline.
 """
 
-import argparse
-import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import ray
 
+from benchmarks.materials import made, parse_teacher, teacher_parser, title_rows
+from benchmarks.options import report
 from cluster.config import ClusterConfig
 from cluster.ray_session import ray_session
-from data_prep.reading import read_rows, read_titles, shards
 from teacher_infer.config import VllmConfig
 
-HISTORIES, NEW_TOKENS = 24, 32
+NEW_TOKENS = 32
 
 
 def main() -> None:
     """Ask both engines and print what they share."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--dataset", type=Path, default=Path("runs/dataset"))
-    parser.add_argument("--teacher", type=Path, default=Path("runs/teacher"))
-    parser.add_argument("--tensor", type=int, default=2)
-    parser.add_argument("--pipeline", type=int, default=1)
-    parser.add_argument("--gpu", action="store_true")
-    asked = parser.parse_args()
-    titles = read_titles(asked.dataset)
-    rows = read_rows(shards(asked.dataset, "test")[0]).slice(0, HISTORIES)
-    histories = [[titles[item] for item in history] for history in rows["history"].to_pylist()]
-    targets = [titles[item] for item in rows["target"].to_pylist()]
-    one = VllmConfig()
+    options = teacher_parser(__doc__)
+    options.add_argument("--rows", type=int, default=24, help="Rows that both engines answer.")
+    options.add_argument("--tensor", type=int, default=2, help="Processes that share each layer.")
+    options.add_argument("--pipeline", type=int, default=1, help="Stages that the layers are divided into.")
+    asked = parse_teacher(options, rows=4)
+    one, processes = VllmConfig(), asked.tensor * asked.pipeline
     spread = one.model_copy(
         update={"tensor_parallel_size": asked.tensor, "pipeline_parallel_size": asked.pipeline},
     )
-    with ray_session(ClusterConfig()):
-        texts, logprobs = _answers(asked.teacher, one, int(asked.gpu), histories, targets)
-        spread_texts, spread_logprobs = _answers(
-            asked.teacher, spread, asked.gpu * asked.tensor * asked.pipeline, histories, targets
-        )
+    with tempfile.TemporaryDirectory() as folder:
+        dataset, teacher = made(asked, Path(folder))
+        rows = title_rows(dataset, "test")
+        histories, targets = rows.histories[: asked.rows], rows.targets[: asked.rows]
+        with ray_session(ClusterConfig()):
+            texts, logprobs = _answers(teacher, one, int(asked.gpu), histories, targets)
+            spread_texts, spread_logprobs = _answers(teacher, spread, asked.gpu * processes, histories, targets)
     same = np.mean([text == other for text, other in zip(texts, spread_texts, strict=True)])
-    print(
-        json.dumps(
-            {
-                "spread_processes": asked.tensor * asked.pipeline,
-                "spread_same_texts": float(same),
-                "spread_largest_logprob_difference": float(np.abs(logprobs - spread_logprobs).max()),
-            }
-        )
+    report(
+        {
+            "spread_processes": processes,
+            "spread_same_texts": float(same),
+            "spread_largest_logprob_difference": float(np.abs(logprobs - spread_logprobs).max()),
+        }
     )
 
 
 def _answers(
-    teacher: Path, config: VllmConfig, gpus: int, histories: list[list[str]], targets: list[str]
+    teacher: Path, config: VllmConfig, gpus: int, histories: list[tuple[str, ...]], targets: list[str]
 ) -> tuple[Any, Any]:
     """Generated texts, and the log-probability of every token of the true titles."""
 

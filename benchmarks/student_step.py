@@ -3,16 +3,16 @@
 Run: ``python -m benchmarks.student_step [--quick]``. The workload is that of the official code on the paper's largest
 catalogue: SASRec of width 64 with separate output table under BCE, histories of 10, 17,408 items, teacher width 4,096
 joined on the input side, batch 256; ``--quick`` takes a tenth of items and teacher width. ``tied_full`` is what
-dllm2rec trains by default instead: full softmax, teacher embeddings on both sides of one table.
+dllm2rec trains by default instead: full softmax, teacher embeddings on both sides of one table. ``ratio_step_ranking``
+and ``ratio_step_full`` say what the distillation leaves of the plain speed.
 """
 
-import argparse
-import json
 import time
 
 import torch
 from torch import Tensor
 
+from benchmarks.options import parse, parser, report
 from student_train.config import DistillationConfig, LossConfig, ModelConfig, TrainConfig
 from student_train.loop import TrainingData, build
 from student_train.rows import Rows, TeacherLabels
@@ -34,19 +34,16 @@ CASES = {
 
 def main() -> None:
     """Measure every case and print the figures."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="A tenth of the catalogue and of the teacher's width.")
-    parser.add_argument("--steps", type=int, default=10, help="Steps measured per case.")
-    arguments = parser.parse_args()
-    n_items, teacher_width = (1741, 410) if arguments.quick else (17_408, 4096)
-    figures = {
-        f"rows_per_second_{case}": rows_per_second(config, n_items, teacher_width, arguments.steps)
-        for case, config in CASES.items()
+    options = parser(__doc__)
+    options.add_argument("--items", type=int, default=17_408, help="Items of the catalogue.")
+    options.add_argument("--teacher-width", type=int, default=4_096, help="Width of the teacher's embeddings.")
+    options.add_argument("--steps", type=int, default=10, help="Steps measured per case.")
+    asked = parse(options, items=1_741, teacher_width=410)
+    rates = {
+        case: rows_per_second(config, asked.items, asked.teacher_width, asked.steps) for case, config in CASES.items()
     }
-    print(f"{n_items} items, teacher width {teacher_width}, batch {BATCH}, {torch.get_num_threads()} threads")
-    for name, value in figures.items():
-        print(f"{name:<28}{value:>10,.0f}")
-    print(json.dumps(figures))
+    figures = {f"rows_per_second_{case}": rate for case, rate in rates.items()}
+    report(figures | {f"ratio_step_{case}": rates[case] / rates["plain"] for case in ("ranking", "full")})
 
 
 def rows_per_second(config: TrainConfig, n_items: int, teacher_width: int, steps: int) -> float:
