@@ -2,8 +2,9 @@
 
 Run: ``python -m benchmarks.beam [--quick] [--dataset DIR] [--teacher DIR]``. Without arguments the synthetic data set
 of 3,459 items (as many as Amazon Office has) and a teacher of two layers of 256, briefly trained on it. The exhaustive
-side computes a prompt's keys and values once and scores all titles in batches of like length. It takes seconds per row: on
-more rows the beam is compared with the product's search without beams, which is exact; so is that on the first rows.
+side computes a prompt's keys and values once and scores all titles in batches of like length. It takes seconds per
+row: on more rows the beam is compared with the product's search without beams, which is exact; so is that on the first
+rows.
 """
 
 import copy

@@ -1,9 +1,9 @@
 """Generated and embedded titles against transformers, with the same prompts; two engines against one.
 
 Run: ``python -m benchmarks.generation [--quick] [--dataset DIR] [--teacher DIR]``. Without arguments as
-``benchmarks.beam``. Both sides answer the same rows greedily and embed the answers: transformers in batches of 64, every row, on all cores; ours
-by one engine on one core, as the product places it. Start-up is not counted. ``ratio_generate`` is of rows with
-distinct histories, ``ratio_generate_duplicates`` of rows as they come.
+``benchmarks.beam``. Both sides answer the same rows greedily and embed the answers: transformers in batches of 64,
+every row, on all cores; ours by one engine on one core, as the product places it. Start-up is not counted.
+``ratio_generate`` is of rows with distinct histories, ``ratio_generate_duplicates`` of rows as they come.
 ``scaling_two_engines`` runs the verb ``label`` with one and with two actors of one CPU each.
 """
 

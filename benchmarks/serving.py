@@ -1,9 +1,9 @@
 """Rows per second of ``recommend --histories`` and the latency of single requests to a pulled student.
 
-Run: ``python -m benchmarks.serving [--quick] [--rows 1000000]``. The student is a SASRec of width 64 with random weights
-and histories of 10: 3,459 items (as many as Amazon Office has) for the file, on all CPUs, with Ray's start left out and its
-actors' start counted; 17,408 items (the paper's largest catalogue) for single requests without HTTP, on one thread.
-``ratio_batch`` compares the file with a loop over its first rows in this process, on one thread.
+Run: ``python -m benchmarks.serving [--quick] [--rows 1000000]``. The student is a SASRec of width 64 with random
+weights and histories of 10: 3,459 items (as many as Amazon Office has) for the file, on all CPUs, with Ray's start
+left out and its actors' start counted; 17,408 items (the paper's largest catalogue) for single requests without HTTP,
+on one thread. ``ratio_batch`` compares the file with a loop over its first rows in this process, on one thread.
 """
 
 import tempfile
