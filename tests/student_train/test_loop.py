@@ -37,7 +37,12 @@ def ignore(progress: TrainerState, save: Callable[[Path], None]) -> bool:
 
 @pytest.mark.parametrize("student", ["gru4rec", "sasrec", "dros"])
 def test_a_student_learns_the_rule_of_the_data(dataset: Path, student: str) -> None:
-    settings = config(dataset, student=student, epochs=25, loss=LossConfig(name="softmax", dro_weight=0.02))
+    settings = config(
+        dataset,
+        model=MODEL.model_copy(update={"name": student}),
+        epochs=25,
+        loss=LossConfig(name="softmax", dro_weight=0.02),
+    )
     _, progress = fit(settings, load_data(settings), ignore)
     assert progress.best["hr@5"] > 0.6
     assert progress.best["ndcg@20"] == max(record["ndcg@20"] for record in progress.history)
@@ -80,7 +85,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_step_and_names_rows(dataset:
     data.train_count = data.train_count.float()
     data.train_count[:] = torch.nan
     with pytest.raises(UserError, match=r"loss is nan at epoch 1, step 0, worker 0 \(rows \d+"):
-        fit(settings.model_copy(update={"student": "dros"}), data, ignore)
+        fit(settings.model_copy(update={"model": MODEL.model_copy(update={"name": "dros"})}), data, ignore)
 
 
 @pytest.mark.parametrize("stage", [0, 2])
