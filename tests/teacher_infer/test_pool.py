@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
+from cluster.config import ResourcesConfig
 from cluster.errors import ClusterError, DataError, ModelError
 from teacher_infer import pool
-from teacher_infer.config import LabelConfig, VllmConfig
+from teacher_infer.config import LabelConfig
 from teacher_infer.job import Job
 from teacher_infer.pool import Work, work_through
 
@@ -48,7 +49,7 @@ class FindsNoCatalogue(Doubles):
 
 
 def results(work: type[Work], folder: Path, pieces: int = 1, **settings: float) -> list[dict[str, Any]]:
-    config = LabelConfig(dataset=folder, output=folder, vllm=VllmConfig(cpus=0.5), **settings)
+    config = LabelConfig(dataset=folder, output=folder, resources=ResourcesConfig(cpus=0.5), **settings)
     return list(work_through(work, Job(config, folder), range(pieces)))
 
 
