@@ -230,7 +230,8 @@ def test_a_finished_search_resumes_when_it_is_given_more(ray_local, dataset, tmp
     ended: list[Record] = []
     after = run(config.model_copy(update={"trials": 4}), ended.append)
     assert after[:2] == before
-    assert sorted(record.number for record in ended) == [2, 3]
+    assert [record.number for record in ended[:2]] == [0, 1]  # what is done at its end may have been cut off
+    assert sorted(record.number for record in ended[2:]) == [2, 3]
     assert all(record.measures["size"] > 0 for record in after)
     assert len({record.point["learning_rate"] for record in after}) == 4
 
