@@ -1,12 +1,23 @@
 """Config of the verb ``label``."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from cluster.config import ClusterConfig, Config, NoEffect, ResourcesConfig
+from cluster.dotted_path import one_of
 from data_prep.schema import SPLITS, Split
+
+RANKERS = {
+    "ground": "teacher_infer.rankers.ground:Ground",
+    "beam": "teacher_infer.rankers.likelihood:Likelihood",
+    "score": "teacher_infer.rankers.likelihood:Likelihood",
+    "embed": "teacher_infer.rankers.embed:Embed",
+}
+"""Ways to rank, each a :class:`teacher_infer.rankers.base.Ranker`."""
+GENERATING = ("ground", "beam", "score")
+"""Those that ask a causal language model, with the prompt that it was trained with."""
 
 
 class VllmConfig(Config):
@@ -46,10 +57,11 @@ class LabelConfig(Config):
     teacher: NoEffect[str] = Field(
         "runs/teacher", min_length=1, description="HF model directory, or minilm (the pip-installed all-MiniLM-L6-v2)."
     )
-    ranking: Literal["ground", "beam", "score", "embed"] = Field(
+    ranking: Annotated[str, one_of(RANKERS)] = Field(
         "ground",
         description="ground: generate a title and take the nearest ones by L2; beam: the likeliest titles of the "
-        "catalogue; score: the likelihood of every candidate; embed: cosine to the history's titles.",
+        "catalogue; score: the likelihood of every candidate; embed: cosine to the history's titles; or your own "
+        "ranker as my_package.module:Name.",
     )
     top_k: int = Field(20, ge=1, description="Items kept per row, best first.")
     splits: tuple[Split, ...] = Field(SPLITS, min_length=1, description="Splits to label.")
@@ -100,7 +112,7 @@ class LabelConfig(Config):
     vllm: VllmConfig = VllmConfig()
     output: NoEffect[Path] = Field(Path("runs/labels"), description="Label directory to write.")
     overwrite: NoEffect[bool] = Field(
-        False, description="Label anew what is finished or was begun with something else."
+        False, description="Label again what is finished or was begun with something else."
     )
     cluster: NoEffect[ClusterConfig] = ClusterConfig()
 

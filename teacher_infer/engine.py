@@ -4,7 +4,6 @@ vLLM is imported when an engine is made, in a process whose environment is that 
 :data:`cluster.ray_session.WORKER_ENVIRONMENT`. One engine cannot both generate and embed.
 """
 
-import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -14,8 +13,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from cluster.errors import ConfigError, ModelError, StaleInputError
+from cluster.errors import ConfigError, ModelError
 from teacher_infer.config import VllmConfig
+from teacher_infer.model_files import is_causal, lora_rank
 from teacher_infer.prompts import Template, fitted, history_text, prompt, response
 
 Task = Literal["generate", "embed"]
@@ -24,7 +24,6 @@ LOAD_ERRORS = (
     *(ValueError, RuntimeError, OSError, KeyError, TypeError, AttributeError),
     *(NotImplementedError, ImportError, AssertionError, ArithmeticError),
 )
-LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM makes room for
 MAX_CHOICES = 128  # vLLM's limit of tokens whose log-probability one request may ask for
 MAX_REQUESTS = 4096  # handed to vLLM at a time: each costs some kilobytes of memory
 
@@ -225,46 +224,6 @@ class VllmEngine:
     def _cut(self, template: Template, titles: Sequence[str], limit: int) -> Prompt:
         text, dropped = fitted(template, titles, lambda text: len(self._tokenizer(text)["input_ids"]), limit)
         return Prompt(self._tokenizer(text)["input_ids"][-limit:], dropped)
-
-
-def is_causal(model: Path) -> bool:
-    """Whether a model directory holds a model that generates text.
-
-    Raises:
-        StaleInputError: there is no model directory at ``model``.
-        ModelError: its config.json is damaged.
-    """
-    file = model / "config.json"
-    if not file.is_file():
-        raise StaleInputError(
-            f"{model} holds no teacher (no config.json): run `dllm2rec train-teacher` or name an HF model directory"
-        )
-    try:
-        architectures = json.loads(file.read_text(encoding="utf-8")).get("architectures") or []
-    except (ValueError, AttributeError) as error:
-        raise ModelError(f"{file} is not a model's config ({error}): name an HF model directory") from error
-    return any("CausalLM" in name or "ConditionalGeneration" in name for name in architectures)
-
-
-def lora_rank(adapter: Path) -> int:
-    """The rank that vLLM has to make room for to hold a LoRA adapter.
-
-    Raises:
-        StaleInputError: there is no adapter directory at ``adapter``.
-        ModelError: it is none that vLLM can hold.
-    """
-    file = adapter / "adapter_config.json"
-    if not file.is_file():
-        raise StaleInputError(f"{adapter} holds no LoRA adapter (no adapter_config.json): check --vllm.lora")
-    try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-        rank = max([int(config["r"]), *(config.get("rank_pattern") or {}).values()])
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ModelError(f"{file} is not a LoRA adapter's config ({error}): name a PEFT directory") from error
-    fitting = [room for room in LORA_RANKS if room >= rank]
-    if not fitting:
-        raise ModelError(f"{file}: vLLM holds adapters of rank {LORA_RANKS[-1]} at most, not {rank}: merge the adapter")
-    return fitting[0]
 
 
 def _arguments(model: Path, task: Task, config: VllmConfig, rank: int | None, gpu: bool) -> dict[str, Any]:

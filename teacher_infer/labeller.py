@@ -7,16 +7,14 @@ from typing import Any
 import pyarrow as pa
 import torch
 
+from cluster.dotted_path import find
 from cluster.errors import UserError
 from data_prep.reading import read_titles
-from data_prep.schema import EMBEDDINGS_FILE, ScoreKind, labels_schema
-from teacher_infer.embeddings import read_whitening
+from data_prep.schema import ScoreKind, labels_schema
+from teacher_infer.config import RANKERS
 from teacher_infer.job import Engines, Job
-from teacher_infer.nearest import Catalogue, read_items
-from teacher_infer.rankers import Ranked, Ranker, Rows
-from teacher_infer.rankers.embed import Embed
-from teacher_infer.rankers.ground import Ground
-from teacher_infer.rankers.likelihood import Likelihood
+from teacher_infer.rankers.base import Ranked, Ranker, Rows
+from teacher_infer.rankers.teacher import Teacher
 from teacher_infer.stats import Stats
 from teacher_infer.store import Chunk
 
@@ -29,13 +27,13 @@ class Label:
 
     def __init__(self, job: Job) -> None:
         self._job = job
-        self._engines = Engines(job, share=2 if job.config.ranking == "ground" else 1)
         self._titles = read_titles(job.config.dataset)
+        self._engines = Engines(job, share=1 if job.config.ranking in ("beam", "score", "embed") else 2)
         self._empty = {item for item, title in enumerate(self._titles) if not title.strip()}
 
     @cached_property
     def _ranker(self) -> Ranker:
-        return open_ranker(self._job, self._titles, self._engines)
+        return open_ranker(Teacher(self._job, self._titles, self._engines))
 
     def do(self, piece: Sequence[Any]) -> dict[str, Any]:
         """Label what shard ``piece`` lacks."""
@@ -104,19 +102,14 @@ class Label:
         return {i: f"item {min(items)} of the history has an empty title" for i, items in found if items}
 
 
-def open_ranker(job: Job, titles: Sequence[str], engines: Engines) -> Ranker:
-    """The teacher's way to rank; its engines start when they are first asked."""
-    config = job.config
-    if config.ranking in ("beam", "score"):
-        return Likelihood(titles, lambda: engines("generate"), config)
-    torch.set_num_threads(max(1, int(config.resources.cpus)))
-    items_NE = read_items(config.output / EMBEDDINGS_FILE)
-    device = "cuda" if config.resources.gpus else "cpu"
-    if config.ranking == "embed":
-        catalogue = Catalogue(items_NE, Embed.kind, config.grounding_memory, device)
-        return Embed(titles, items_NE, catalogue, lambda: engines("embed"), read_whitening(job), config)
-    catalogue = Catalogue(items_NE, Ground.kind, config.grounding_memory, device)
-    return Ground(titles, items_NE, catalogue, lambda: engines("generate"), lambda: engines("embed"), config)
+def open_ranker(teacher: Teacher) -> Ranker:
+    """The teacher's way to rank; its engines start when they are first asked.
+
+    Raises:
+        ConfigError: a dotted path leads to nothing.
+    """
+    ranker: Ranker = find(RANKERS, teacher.config.ranking).open(teacher)
+    return ranker
 
 
 def _empty(kind: ScoreKind) -> pa.Table:

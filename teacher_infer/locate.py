@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 from cluster.errors import ConfigError, StaleInputError
 from cluster.storage import MANIFEST_FILE, Manifest, check_made_from, fingerprint, read_manifest
-from teacher_infer.engine import is_causal
+from teacher_infer.config import GENERATING
+from teacher_infer.model_files import is_causal
 from teacher_infer.prompts import fingerprint as prompt_fingerprint
 
 MINILM = "minilm"
@@ -33,12 +34,12 @@ def locate_teacher(teacher: str, ranking: str, dataset: Path, dataset_manifest: 
         ModelError: its config.json is damaged.
     """
     directory = _minilm() if teacher == MINILM else Path(teacher)
-    if not is_causal(directory) and ranking != "embed":
+    if not is_causal(directory) and ranking in GENERATING:
         raise ConfigError(f"--teacher {teacher} is no causal language model and generates nothing: add --ranking embed")
     if (directory / MANIFEST_FILE).is_file():
         manifest = read_manifest(directory, "train-teacher")
         check_made_from(directory, manifest, "dataset", dataset, dataset_manifest)
-        if ranking != "embed" and manifest.inputs.get("prompt") != prompt_fingerprint():
+        if ranking in GENERATING and manifest.inputs.get("prompt") != prompt_fingerprint():
             raise StaleInputError(
                 f"{directory} was trained with another prompt than this version asks with: run "
                 "`dllm2rec train-teacher` again"

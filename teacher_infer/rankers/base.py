@@ -2,13 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol, Self
 
 import torch
 from torch import Tensor
 
 from data_prep.schema import ScoreKind
 from teacher_infer.stats import Stats
+
+if TYPE_CHECKING:
+    from teacher_infer.rankers.teacher import Teacher
 
 
 class Rows(NamedTuple):
@@ -43,6 +46,11 @@ class Ranker(Protocol):
     """A teacher with its catalogue; holds its engines."""
 
     kind: ScoreKind
+
+    @classmethod
+    def open(cls, teacher: "Teacher") -> Self:
+        """The ranker of an actor; ``teacher.engines("generate")`` and ``("embed")`` start engines when asked."""
+        ...
 
     def rank(self, rows: Rows) -> Ranked:
         """Rank the catalogue for rows that belong to one shard.

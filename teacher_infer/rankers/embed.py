@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -12,6 +13,7 @@ from teacher_infer.config import LabelConfig
 from teacher_infer.engine import VllmEngine
 from teacher_infer.nearest import Catalogue
 from teacher_infer.rankers.base import Ranked, Rows, padded
+from teacher_infer.rankers.teacher import Teacher
 from teacher_infer.stats import Stats, list_gains
 from teacher_infer.whitening import Whitening
 
@@ -32,6 +34,13 @@ class Embed:
     ) -> None:
         self._titles, self._items_NE, self._catalogue, self._config = titles, items_NE, catalogue, config
         self._embedder, self._whitening = embedder, whitening
+
+    @classmethod
+    def open(cls, teacher: Teacher) -> Self:
+        """See :class:`teacher_infer.rankers.base.Ranker`."""
+        items_NE, embedder = teacher.items(), lambda: teacher.engines("embed")
+        catalogue = teacher.catalogue(items_NE, cls.kind)
+        return cls(teacher.titles, items_NE, catalogue, embedder, teacher.whitening(), teacher.config)
 
     def rank(self, rows: Rows) -> Ranked:
         """See :class:`teacher_infer.rankers.base.Ranker`."""

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -12,6 +13,7 @@ from teacher_infer.engine import Generated, VllmEngine
 from teacher_infer.nearest import Catalogue
 from teacher_infer.prompts import embedded, response, title_of
 from teacher_infer.rankers.base import Ranked, Rows, padded
+from teacher_infer.rankers.teacher import Teacher
 from teacher_infer.stats import Stats, list_gains
 
 REMEMBERED = 1_000_000
@@ -41,6 +43,14 @@ class Ground:
             # As it reads in an answer, where quotes inside it are apostrophes.
             self._place_of.setdefault(title_of(response(title)), place)
         self._answers: dict[Prompt, tuple[Generated, float]] = {}
+
+    @classmethod
+    def open(cls, teacher: Teacher) -> Self:
+        """See :class:`teacher_infer.rankers.base.Ranker`."""
+        items_NE, engines = teacher.items(), teacher.engines
+        catalogue = teacher.catalogue(items_NE, cls.kind)
+        generator, embedder = (lambda: engines("generate")), (lambda: engines("embed"))
+        return cls(teacher.titles, items_NE, catalogue, generator, embedder, teacher.config)
 
     def rank(self, rows: Rows) -> Ranked:
         """See :class:`teacher_infer.rankers.base.Ranker`."""

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from functools import cached_property
+from typing import Self
 
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
@@ -12,6 +13,7 @@ from data_prep.schema import ScoreKind, label_files
 from teacher_infer.config import LabelConfig
 from teacher_infer.engine import VllmEngine
 from teacher_infer.rankers.base import Ranked, Rows
+from teacher_infer.rankers.teacher import Teacher
 from teacher_infer.search import Found, search
 from teacher_infer.stats import Stats, list_gains
 from teacher_infer.trie import TitleTrie
@@ -30,6 +32,11 @@ class Likelihood:
         if config.candidates:
             files = [str(file) for split in config.splits for file in label_files(config.candidates, split)]
             self._lists = ds.dataset(files, format="parquet")
+
+    @classmethod
+    def open(cls, teacher: Teacher) -> Self:
+        """See :class:`teacher_infer.rankers.base.Ranker`."""
+        return cls(teacher.titles, lambda: teacher.engines("generate"), teacher.config)
 
     @cached_property
     def _trie(self) -> TitleTrie:

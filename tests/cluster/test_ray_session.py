@@ -4,10 +4,6 @@ import sys
 
 import pytest
 
-from cluster.config import ClusterConfig
-from cluster.errors import ConfigError
-from cluster.ray_session import ray_session
-
 # In a process of its own: the other tests of this run share one Ray.
 SESSIONS = """
 import os, ray

@@ -11,7 +11,8 @@ from safetensors.torch import save_file
 from cluster.errors import ModelError, StaleInputError
 from data_prep.reading import read_titles
 from teacher_infer.config import VllmConfig
-from teacher_infer.engine import VllmEngine, is_causal, lora_rank
+from teacher_infer.engine import VllmEngine
+from teacher_infer.model_files import is_causal, lora_rank
 from teacher_infer.prompts import prompt
 
 pytestmark = pytest.mark.engine

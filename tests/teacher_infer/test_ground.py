@@ -6,7 +6,7 @@ from teacher_infer.config import LabelConfig
 from teacher_infer.engine import Generated, VllmEngine
 from teacher_infer.nearest import Catalogue
 from teacher_infer.prompts import response
-from teacher_infer.rankers import Rows
+from teacher_infer.rankers.base import Rows
 from teacher_infer.rankers.ground import Ground
 
 TITLES = ["Paper", 'File Pocket, 5-1/4" Expansion', "Pen", 'File Pocket, 5-1/4" Expansion', " "]

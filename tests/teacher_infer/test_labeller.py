@@ -1,14 +1,18 @@
 """One shard: what is committed when the ranker refuses rows."""
 
+from collections.abc import Sequence
+
 import pyarrow.parquet as pq
 import pytest
 import torch
 
+from data_prep.reading import read_titles
 from data_prep.schema import failure_file, label_file
 from teacher_infer.config import LabelConfig
 from teacher_infer.job import Job
 from teacher_infer.labeller import GIVEN_UP, Label
-from teacher_infer.rankers import Ranked, Rows
+from teacher_infer.rankers.base import Ranked, Rows
+from teacher_infer.rankers.teacher import Teacher
 from teacher_infer.stats import Stats
 from teacher_infer.store import plan
 
@@ -59,6 +63,40 @@ def test_a_row_that_is_refused_once_is_tried_again(shard):
     label.do(chunk)
     assert pq.read_table(label_file(store.root, "test", 0))["row_id"].to_pylist() == ids
     assert not failure_file(store.root, "test", 0).exists()
+
+
+class Alphabetical:
+    """A ranker of somebody else's: items by title."""
+
+    kind = "cosine"
+
+    def __init__(self, titles: Sequence[str], top_k: int) -> None:
+        self._first = torch.tensor(sorted(range(len(titles)), key=titles.__getitem__)[:top_k])
+
+    @classmethod
+    def open(cls, teacher: Teacher) -> "Alphabetical":
+        return cls(teacher.titles, teacher.config.top_k)
+
+    def rank(self, rows: Rows) -> Ranked:
+        count = len(rows.row_id)
+        scores = -torch.arange(len(self._first)).float()
+        items = self._first.expand(count, -1)
+        return Ranked(items, scores.expand(count, -1), torch.zeros(count), [None] * count, Stats(rows=count))
+
+
+def test_a_ranker_by_dotted_path_labels(tiny_dataset, tmp_path):
+    config = LabelConfig(dataset=tiny_dataset, output=tmp_path, top_k=3, ranking=f"{__name__}:Alphabetical")
+    label = Label(Job(config, tmp_path))
+    (chunk, *_) = plan(tiny_dataset, ("test",), 15)
+    label.do(chunk)
+    titles = read_titles(tiny_dataset)
+    first = sorted(range(len(titles)), key=titles.__getitem__)[:3]
+    assert pq.read_table(label_file(tmp_path, "test", 0))["items"].to_pylist() == [first] * 15
+
+
+def test_a_ranking_that_is_not_there_is_named():
+    with pytest.raises(ValueError, match=r"should be one of ground, beam, score, embed, or a dotted path"):
+        LabelConfig(ranking="best")
 
 
 class Broken:

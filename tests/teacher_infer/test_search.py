@@ -8,7 +8,7 @@ import torch
 
 from teacher_infer.config import LabelConfig
 from teacher_infer.prompts import prompt, response
-from teacher_infer.rankers import Ranked, Rows
+from teacher_infer.rankers.base import Ranked, Rows
 from teacher_infer.search import Found
 from tests.teacher_fixtures import TITLES
 

@@ -1,0 +1,36 @@
+"""What a way to rank has to work with."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from data_prep.schema import EMBEDDINGS_FILE, ScoreKind
+from teacher_infer.config import LabelConfig
+from teacher_infer.embeddings import read_whitening
+from teacher_infer.job import Engines, Job
+from teacher_infer.nearest import Catalogue, read_items
+from teacher_infer.whitening import Whitening
+
+
+class Teacher:
+    """The teacher of one actor: its settings, the titles of all items [N], its engines and its item embeddings."""
+
+    def __init__(self, job: Job, titles: Sequence[str], engines: Engines) -> None:
+        self.config: LabelConfig = job.config
+        self.titles, self.engines = titles, engines
+        self._job = job
+
+    def items(self) -> Tensor:
+        """Item embeddings [N, E], memory-mapped."""
+        torch.set_num_threads(max(1, int(self.config.resources.cpus)))
+        return read_items(self.config.output / EMBEDDINGS_FILE)
+
+    def catalogue(self, items_NE: Tensor, kind: ScoreKind) -> Catalogue:
+        """The item embeddings to search, on the GPU where there is one."""
+        device = "cuda" if self.config.resources.gpus else "cpu"
+        return Catalogue(items_NE, kind, self.config.grounding_memory, device)
+
+    def whitening(self) -> Whitening | None:
+        """What the item embeddings went through, if they did."""
+        return read_whitening(self._job)
