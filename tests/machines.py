@@ -19,14 +19,19 @@ from tests.mlflow_server import free_port
 
 RAY = [sys.executable, "-m", "ray.scripts.scripts"]
 ENVIRONMENT = os.environ | {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
-# In a mount namespace: an own /tmp, in which nothing of this machine's is seen but the shared folder.
+# In a mount namespace: an own /tmp, in which nothing of this machine's is seen but the shared folder, and the project's
+# code where that lies below /tmp.
 OWN_TMP = """
-mkdir -p "$SHARED.aside" && mount --bind "$SHARED" "$SHARED.aside"
-exec 9<"$SHARED.aside"
-mount -t tmpfs tmpfs /tmp
-mkdir -p "$SHARED" && mount --bind /proc/self/fd/9 "$SHARED"
+own=$(mktemp -d) && mount -t tmpfs tmpfs "$own"
+for folder in "$SHARED" "$PROJECT"; do
+    if [[ "$folder" == /tmp/* ]]; then
+        mkdir -p "$own/${folder#/tmp/}" && mount --bind "$folder" "$own/${folder#/tmp/}"
+    fi
+done
+mount --rbind "$own" /tmp
 exec "$@"
 """
+PROJECT = Path(__file__).parent.parent
 
 
 def can_unshare() -> bool:
@@ -46,7 +51,7 @@ def two_machines(shared: Path) -> Iterator[str]:
         node = [*RAY, "start", f"--address={address}", "--num-cpus=2", "--block"]
         isolated = ["unshare", "-m", "bash", "-euc", OWN_TMP, "bash", *node]
         log = Path(own) / "node.log"
-        machines.enter_context(_machine(isolated, log, address, nodes=2, SHARED=str(shared)))
+        machines.enter_context(_machine(isolated, log, address, nodes=2, SHARED=str(shared), PROJECT=str(PROJECT)))
         yield address
 
 
