@@ -18,6 +18,14 @@ pytest_plugins = ["tests.teacher_fixtures"]
 torch.set_num_threads(1)
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the marks when its own turn comes
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep tests that share engines in one process, where several run the tests (``-n``)."""
+    for item in items:
+        teacher = item.path.parent.name.startswith("teacher_")
+        item.add_marker(pytest.mark.xdist_group("teacher" if teacher else str(item.path)))
+
+
 @pytest.fixture(scope="session")
 def ray_local() -> Iterator[None]:
     """One local Ray of two CPUs for all tests that need one."""

@@ -18,7 +18,7 @@ Ask = Callable[..., Any]
 
 @pytest.fixture(scope="package")
 def engines(tiny_teacher: TinyTeacher) -> Iterator[Callable[..., Any]]:
-    """Calls a function with an engine of the tiny teacher, for a task and with an adapter, and further arguments.
+    """Calls a function with an engine, of the tiny teacher if no model is named, and further arguments.
 
     All engines live in one process, each from its first use to the end of the tests.
     """
@@ -26,19 +26,19 @@ def engines(tiny_teacher: TinyTeacher) -> Iterator[Callable[..., Any]]:
     @ray.remote(num_cpus=0)
     class Holder:
         def __init__(self) -> None:
-            self.engines: dict[tuple[str, Path | None], Any] = {}
+            self.engines: dict[tuple[str, Path, Path | None], Any] = {}
 
-        def call(self, task: Any, lora: Path | None, function: Callable[..., Any], *given: Any, **options: Any) -> Any:
+        def call(self, key: Any, function: Callable[..., Any], *given: Any, **options: Any) -> Any:
             from teacher_infer.engine import VllmEngine
 
-            if (task, lora) not in self.engines:
-                config = VllmConfig(max_num_seqs=8, lora=lora)
-                self.engines[task, lora] = VllmEngine(tiny_teacher.teacher, task, config)
-            return function(self.engines[task, lora], *given, **options)
+            if key not in self.engines:
+                task, model, lora = key
+                self.engines[key] = VllmEngine(model, task, VllmConfig(max_num_seqs=8, lora=lora))
+            return function(self.engines[key], *given, **options)
 
     holder = Holder.remote()
-    yield lambda task, function, *given, lora=None, **options: ray.get(
-        holder.call.remote(task, lora, function, *given, **options)
+    yield lambda task, function, *given, model=tiny_teacher.teacher, lora=None, **options: ray.get(
+        holder.call.remote((task, model, lora), function, *given, **options)
     )
     ray.kill(holder)
 

@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from cluster.errors import ConfigError, OutputError, StaleInputError
 from cluster.storage import fingerprint, read_manifest
+from data_prep.reading import read_rows, read_titles
 from data_prep.schema import (
     EMBEDDINGS_FILE,
     EMBEDDINGS_TENSOR,
@@ -21,7 +22,12 @@ from data_prep.schema import (
     sequence_files,
 )
 from teacher_infer.config import LabelConfig
+from teacher_infer.job import Job
 from teacher_infer.label import label
+from teacher_infer.labeller import open_ranker
+from teacher_infer.locate import MINILM, locate_teacher
+from teacher_infer.rankers.base import Rows
+from teacher_infer.rankers.teacher import Teacher
 from tests.teacher_fixtures import TITLES, write_dataset
 from tests.teacher_infer.conftest import job
 
@@ -123,45 +129,55 @@ def test_embed_ranks_by_cosine_to_the_recency_weighted_mean(tiny_teacher, embedd
     assert read_manifest(embedded).config["exclude_history"] is True
 
 
+def ranked(engine, config, model):
+    """The test rows as a ranker ranks them; in the engine's process."""
+    teacher = Teacher(Job(config, model), read_titles(config.dataset), lambda task: engine)
+    table = pa.concat_tables(read_rows(file) for file in sequence_files(config.dataset, "test")).to_pydict()
+    rows = Rows(table["row_id"], table["history"], torch.tensor(table["target"]))
+    return open_ranker(teacher).rank(rows)
+
+
 @pytest.mark.engine
-def test_beam_lists_the_titles_that_scoring_every_one_finds(tiny_teacher, beamed, tmp_path):
-    score = labelled(tiny_teacher, "score", tmp_path / "score", splits=("test",))
-    listed, scored = (joined(tiny_teacher.dataset, labels, "test") for labels in (beamed, score))
-    for one, other in zip(listed, scored, strict=True):
-        assert one["items"] == other["items"]
-        assert one["scores"] == pytest.approx(other["scores"], abs=1e-4)
-        assert one["scores"] == sorted(one["scores"], reverse=True)
-        assert one["text"] == TITLES[one["items"][0]]
-        if one["target"] in one["items"]:
-            assert one["target_score"] == one["scores"][one["items"].index(one["target"])]
+def test_beam_lists_the_titles_that_scoring_every_one_finds(tiny_teacher, beamed, generator, tmp_path):
+    scored = generator(ranked, job(tiny_teacher, tmp_path, ranking="score"), tiny_teacher.teacher)
+    listed = joined(tiny_teacher.dataset, beamed, "test")
+    assert [row["items"] for row in listed] == scored.items.tolist()
+    for row, scores in zip(listed, scored.scores.tolist(), strict=True):
+        assert row["scores"] == pytest.approx(scores, abs=1e-4)
+        assert row["scores"] == sorted(row["scores"], reverse=True)
+        assert row["text"] == TITLES[row["items"][0]]
+        if row["target"] in row["items"]:
+            assert row["target_score"] == row["scores"][row["items"].index(row["target"])]
         else:
-            assert one["target_score"] <= one["scores"][-1]
+            assert row["target_score"] <= row["scores"][-1]
     assert pq.read_schema(label_files(beamed, "test")[0]).metadata[SCORE_KIND_KEY] == b"logprob"
     assert read_manifest(beamed).metrics["test_hr@1"] > 0.4
 
 
 @pytest.mark.engine
-def test_score_chooses_among_the_candidates_of_another_teacher(tiny_teacher, embedded, tmp_path):
-    score = labelled(tiny_teacher, "score", tmp_path / "score", splits=("test",), candidates=embedded)
-    for one, other in zip(
-        joined(tiny_teacher.dataset, score, "test"), joined(tiny_teacher.dataset, embedded, "test"), strict=True
-    ):
-        assert set(one["items"]) == set(other["items"])
+def test_score_chooses_among_the_candidates_of_another_teacher(tiny_teacher, embedded, generator, tmp_path):
+    config = job(tiny_teacher, tmp_path, ranking="score", candidates=embedded)
+    items = generator(ranked, config, tiny_teacher.teacher).items.tolist()
+    candidates = [row["items"] for row in joined(tiny_teacher.dataset, embedded, "test")]
+    assert list(map(set, items)) == list(map(set, candidates))
+    assert items != candidates
     with pytest.raises(ConfigError, match=r"--top-k 11 asks for more than the 10 candidates"):
         labelled(tiny_teacher, "score", tmp_path / "more", candidates=embedded, top_k=11)
 
 
 @pytest.mark.engine
-def test_a_history_may_be_one_text(tiny_teacher, embedded, tmp_path):
-    labels = labelled(tiny_teacher, "embed", tmp_path / "text", teacher="minilm", history="text", splits=("test",))
-    rows = joined(tiny_teacher.dataset, labels, "test")
-    single = [row for row in rows if len(row["history"]) == 1]
+def test_a_history_may_be_one_text(tiny_teacher, embedded, engines):
+    options = {"teacher": MINILM, "ranking": "embed", "history": "text", "exclude_history": True}
+    dataset = tiny_teacher.dataset
+    model = locate_teacher(MINILM, "embed", dataset, read_manifest(dataset)).model
+    by_text = engines("embed", ranked, job(tiny_teacher, embedded, **options), model, model=model)
+    rows = joined(dataset, embedded, "test")
+    assert all(not set(items) & set(row["history"]) for items, row in zip(by_text.items.tolist(), rows, strict=True))
+    single = [at for at, row in enumerate(rows) if len(row["history"]) == 1]
     assert single
-    assert all(not set(row["items"]) & set(row["history"]) for row in rows)
-    by_mean = {row["row_id"]: row for row in joined(tiny_teacher.dataset, embedded, "test")}
-    for row in single:
+    for at in single:
         # The text of one title is that title.
-        assert row["scores"] == pytest.approx(by_mean[row["row_id"]]["scores"], abs=1e-3)
+        assert rows[at]["scores"] == pytest.approx(by_text.scores[at].tolist(), abs=1e-3)
 
 
 @pytest.mark.engine

@@ -106,7 +106,8 @@ def kill_trial(output: Path, killed: list[int]) -> None:
 def searched(ray_local, dataset, labels, new_store, tmp_path_factory):
     """The one search: its config, its output, its trials when its driver was killed, and which process else was."""
     where = tmp_path_factory.mktemp("search")
-    asha = AshaConfig(max_epochs=6, grace=2, reduction=2)
+    # Trials report every second, so that one of several seconds has a checkpoint before a rung may end it.
+    asha = AshaConfig(max_epochs=20, grace=10, reduction=2)
     config = small(dataset, labels, where, new_store(), trials=6, seeds=2, checkpoint_seconds=0, asha=asha)
     before = kill_driver(
         config,
