@@ -175,8 +175,9 @@ def test_a_project_beyond_the_limit_is_told_in_one_line(head: str, tmp_path: Pat
     assert re.search(r"is larger than the cluster takes \(.*104857600.*\): move away", log.splitlines()[-1])
 
 
-@pytest.mark.parametrize("address", [f"http://127.0.0.1:{free_port()}", "127.0.0.1:8265", "ray://127.0.0.1:10001"])
+@pytest.mark.parametrize("address", ["http://127.0.0.1:{port}", "127.0.0.1:8265", "ray://127.0.0.1:10001"])
 def test_address_without_a_dashboard_is_told_in_one_line(address: str) -> None:
+    address = address.format(port=free_port())
     with pytest.raises(ClusterError, match=f"no Ray cluster answers at --address {address}") as caught:
         connect(address)
     assert "\n" not in str(caught.value)
