@@ -120,7 +120,7 @@ class Search:
 
     def __call__(self, histories: Sequence[Sequence[str]], k: int, beams: int | None) -> Ranked:
         """The best ``k``; exact for no beams."""
-        from teacher_infer.search import search
+        from teacher_infer.beam_search import search
 
         search(self._engine, histories[:2], self._trie, k, beams)
         self._engine.forget()

@@ -29,7 +29,7 @@ class RunningAverage:
             self._averages[name].lerp_(_own(parameter).float(), weight)
 
     def full(self) -> dict[str, Tensor]:
-        """The averages in float32 on the CPU, whole; a collective call at ZeRO stage 3."""
+        """The averages in float32 on the CPU, complete; a collective call at ZeRO stage 3."""
         return {name: _whole(p, self._averages[name]).cpu().clone() for name, p in self._parameters.items()}
 
     def state(self) -> dict[str, Any]:
@@ -37,7 +37,7 @@ class RunningAverage:
         return {"steps": self._steps, "averages": {name: a.cpu() for name, a in self._averages.items()}}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from what :meth:`state` gave."""
+        """Resume from what :meth:`state` gave."""
         self._steps = state["steps"]
         for name, average in state["averages"].items():
             self._averages[name].copy_(average)

@@ -1,7 +1,7 @@
 """Configs: one pydantic model per verb, filled from a YAML file and overridden on the command line.
 
-A YAML file has one section per verb (``prepare:``, ``train:`` …), so that one file describes the whole road for a
-data set. Importing a config needs neither torch nor ray nor vllm nor mlflow.
+A YAML file has one section per verb (``prepare:``, ``train:`` …), so that one file describes the complete pipeline for
+a data set. Importing a config needs neither torch nor ray nor vllm nor mlflow.
 """
 
 import contextlib
@@ -234,7 +234,7 @@ def describe(error: ValidationError, prefix: str = "") -> str:
 
 
 def _one_line(stop: SystemExit, box: str) -> str:
-    """What tyro's framed error says, without frame and help text; a pydantic error is told by :func:`describe`."""
+    """What tyro's framed error says, without frame and help text; a pydantic error is described by :func:`describe`."""
     text = " ".join(re.sub(r"[╭╮╰╯│─]+", " ", "\n".join(box.splitlines()[1:])).split())
     place = re.match(r"Error parsing (\S+):", text)
     cause = stop.__context__

@@ -5,7 +5,7 @@ The command prints the line and ends with exit code 2; a traceback appears only 
 
 
 class UserError(Exception):
-    """Base of every error that the user, not the code, has to mend."""
+    """Base of every error that the user, not the code, has to fix."""
 
 
 class ConfigError(UserError):

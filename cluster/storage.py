@@ -108,7 +108,7 @@ def read_manifest(path: Path, verb: str | None = None) -> Manifest:
     Raises:
         StaleInputError: the directory is absent, unfinished, damaged, or made by another verb than ``verb``.
     """
-    again = f"run `dllm2rec {verb} --output {path}`" if verb else "make it anew"
+    again = f"run `dllm2rec {verb} --output {path}`" if verb else "make it again"
     if not (path / MANIFEST_FILE).is_file():
         raise StaleInputError(f"{path} holds no finished output (no {MANIFEST_FILE}): {again}")
     try:

@@ -172,7 +172,7 @@ class Tracker:
     def _warn(self, error: ConfigError) -> None:
         later = f"; `dllm2rec track {self._output}` sends later what is missing" if self._output else ""
         if not self._warned:
-            print(f"dllm2rec: {error}: the work goes on{later}", file=sys.stderr)
+            print(f"dllm2rec: {error}: the work continues{later}", file=sys.stderr)
         self._warned = True
 
 

@@ -1,1 +1,1 @@
-"""The whole pipeline on synthetic data, with its report."""
+"""The complete pipeline on synthetic data, with its report."""

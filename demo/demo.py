@@ -1,4 +1,4 @@
-"""The verb ``demo``: the whole pipeline of one config file, from raw logs to the titles a champion recommends."""
+"""The verb ``demo``: the complete pipeline of one config file, from raw logs to the titles a champion recommends."""
 
 import time
 from collections.abc import Iterator
@@ -32,7 +32,7 @@ from student_train.train import train
 from teacher_infer.label import label
 from teacher_infer.locate import locate_teacher
 from teacher_train.train import train_teacher
-from tune.champion import STUDENT_FOLDER
+from tune.best import STUDENT_FOLDER
 from tune.search import tune
 
 VERB = "demo"

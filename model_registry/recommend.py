@@ -31,7 +31,7 @@ _TITLE_WIDTH = 60
 
 
 def recommend(config: RecommendConfig) -> Path:
-    """Ask the model; print the titles for one history, or answer a whole file shard by shard.
+    """Ask the model; print the titles for one history, or answer a file shard by shard.
 
     Raises:
         ModelError: the model is unknown or incomplete, or k is too large.

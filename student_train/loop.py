@@ -128,13 +128,13 @@ class Trainer:
 def fit(
     config: TrainConfig, data: TrainingData, on_evaluation: OnEvaluation, resume: Path | None = None
 ) -> tuple[Student, TrainerState]:
-    """Train until the patience or the epochs run out or it is told to end; a collective call of all workers.
+    """Train until the patience or the epochs run out or it is asked to end; a collective call of all workers.
 
     Args:
         config: what to train and how.
         data: this worker's rows, and what they are scored with.
         on_evaluation: reports state; may end the training.
-        resume: checkpoint directory to go on from.
+        resume: checkpoint directory to resume from.
 
     Returns:
         The best student by validation NDCG@20, folded, and the state.
@@ -156,8 +156,8 @@ def teacher_weight(
     """How far to follow the teacher in the next epoch, in [0, 1].
 
     A teacher that ranks far worse than what is had without it has little to teach; one that reaches the asked share of
-    it is followed in full. What is had without it is the student's best evaluation so far and, while a young student
-    cannot tell, what transitions between items reach. All are judged by the NDCG with the largest cutoff that the
+    it is followed in full. What is had without it is the student's best evaluation so far and, as long as a young
+    student reaches less, what transitions between items reach. All are judged by the NDCG with the largest cutoff that the
     teacher's lists are long enough for; without any, it is followed in full.
 
     Args:

@@ -35,7 +35,7 @@ def train(config: TrainConfig, start_from: Path | None = None) -> Path:
 
     Args:
         config: what to train and how.
-        start_from: checkpoint of a training of one worker to go on from, as searches leave them; none starts anew.
+        start_from: checkpoint of a training of one worker to resume from, as searches leave them.
 
     Raises:
         StaleInputError: data set or labels are missing, unfinished, or do not belong together.

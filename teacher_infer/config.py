@@ -85,10 +85,11 @@ class LabelConfig(Config):
         None, ge=1, description="Beams: none is greedy for ground and as many as top_k for beam, which needs no fewer."
     )
     length_normalised: bool = Field(
-        False, description="Rank titles by log-probability per token instead of their whole one (beam, score)."
+        False,
+        description="Rank titles by log-probability per token instead of that of the complete title (beam, score).",
     )
     candidates: NoEffect[Path | None] = Field(
-        None, description="Label directory whose lists are the candidates; none takes the whole catalogue (score)."
+        None, description="Label directory whose lists are the candidates; none takes the complete catalogue (score)."
     )
     history: Literal["mean", "text"] = Field(
         "mean", description="Whether a history is the mean of its titles' embeddings or one text (embed)."

@@ -1,4 +1,4 @@
-"""The item embeddings of a job: titles embedded in parts by the pool, then put together in item order."""
+"""The item embeddings of a job: titles embedded in shards by the pool, then put together in item order."""
 
 import json
 import struct
@@ -21,16 +21,16 @@ from teacher_infer.whitening import BLOCK, Whitening, whitening
 
 
 class EmbedTitles:
-    """Work of the pool: embeddings of one part of the distinct titles."""
+    """Work of the pool: embeddings of one shard of the distinct titles."""
 
     def __init__(self, job: Job) -> None:
         self._job, self._engines = job, Engines(job, share=1)
         self._titles = distinct(read_titles(job.config.dataset))
 
-    def do(self, piece: int) -> dict[str, Any]:
-        """Embed and write part ``piece``."""
-        file, size = part_file(self._job, piece), self._job.config.rows_per_shard
-        texts = [embedded(title) for title in self._titles[piece * size : (piece + 1) * size]]
+    def do(self, shard: int) -> dict[str, Any]:
+        """Embed and write one shard."""
+        file, size = shard_file(self._job, shard), self._job.config.rows_per_shard
+        texts = [embedded(title) for title in self._titles[shard * size : (shard + 1) * size]]
         values = self._engines("embed").embed(texts).numpy()
         aside = aside_file(file)
         with aside.open("wb") as stream:
@@ -46,9 +46,9 @@ def embed_catalogue(job: Job) -> None:
         return
     titles = read_titles(job.config.dataset)
     texts = distinct(titles)
-    parts = range(-(-len(texts) // job.config.rows_per_shard))
-    part_file(job, 0).parent.mkdir(parents=True, exist_ok=True)
-    missing = [part for part in parts if not part_file(job, part).is_file()]
+    shards = range(-(-len(texts) // job.config.rows_per_shard))
+    shard_file(job, 0).parent.mkdir(parents=True, exist_ok=True)
+    missing = [shard for shard in shards if not shard_file(job, shard).is_file()]
     finished = 0
     for result in work_through(EmbedTitles, job, missing) if missing else ():
         finished += result["titles"]
@@ -56,23 +56,23 @@ def embed_catalogue(job: Job) -> None:
     aside = file.with_name(f".{file.name}")
     place_of = {text: place for place, text in enumerate(texts)}
     places_N = np.array([place_of[title] for title in titles])
-    put_together([part_file(job, part) for part in parts], places_N, job.config.rows_per_shard, aside)
+    put_together([shard_file(job, shard) for shard in shards], places_N, job.config.rows_per_shard, aside)
     if job.config.ranking == "embed" and job.config.whiten:
         _whiten(aside, job)
     aside.rename(file)
 
 
-def put_together(parts: Sequence[Path], places_N: np.ndarray, size: int, file: Path) -> None:
-    """Write a safetensors file of the rows ``places_N`` of stacked parts of ``size`` rows, a block at a time."""
-    width = np.load(parts[0], mmap_mode="r").shape[1]
+def put_together(shards: Sequence[Path], places_N: np.ndarray, size: int, file: Path) -> None:
+    """Write a safetensors file of the rows ``places_N`` of stacked shards of ``size`` rows, a block at a time."""
+    width = np.load(shards[0], mmap_mode="r").shape[1]
 
     def blocks() -> Iterator[np.ndarray]:
         for start in range(0, len(places_N), BLOCK):
             places = places_N[start : start + BLOCK]
             block = np.empty((len(places), width), dtype="<f4")
-            for part in np.unique(places // size):
-                of_part = places // size == part
-                block[of_part] = np.load(parts[part], mmap_mode="r")[places[of_part] % size]
+            for shard in np.unique(places // size):
+                of_shard = places // size == shard
+                block[of_shard] = np.load(shards[shard], mmap_mode="r")[places[of_shard] % size]
             yield block
 
     _write_blocks(file, len(places_N), width, blocks())
@@ -83,9 +83,9 @@ def distinct(titles: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(titles))
 
 
-def part_file(job: Job, part: int) -> Path:
-    """Embeddings of one part of the distinct titles."""
-    return job.config.output / PROGRESS_FOLDER / "titles" / f"{part:05d}.npy"
+def shard_file(job: Job, shard: int) -> Path:
+    """Embeddings of one shard of the distinct titles."""
+    return job.config.output / PROGRESS_FOLDER / "titles" / f"{shard:05d}.npy"
 
 
 def read_whitening(job: Job) -> Whitening | None:

@@ -38,7 +38,7 @@ class Prompt(NamedTuple):
 class Generated(NamedTuple):
     """A generated text with its counts of tokens; ``cached`` of the prompt's came from the prefix cache.
 
-    vLLM's beam search does not tell what was cached.
+    vLLM's beam search does not report what was cached.
     """
 
     text: str

@@ -1,6 +1,6 @@
 """The verb ``label``: a teacher's ranking of the catalogue for every row of a data set.
 
-Engines label a shard at a time and commit it; the same command goes on where it was stopped.
+Engines label a shard at a time and commit it; the same command resumes where it was stopped.
 """
 
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ from teacher_infer.locate import locate_teacher
 from teacher_infer.pool import work_through
 from teacher_infer.progress import Progress
 from teacher_infer.stats import Stats
-from teacher_infer.store import VERB, Chunk, plan
+from teacher_infer.store import VERB, Shard, plan
 
 
 def label(config: LabelConfig) -> Path:
@@ -42,14 +42,14 @@ def label(config: LabelConfig) -> Path:
     job, inputs = _prepare(config)
     config, store = job.config, job.store
     store.open(inputs | _settings(config), config.overwrite)
-    chunks = plan(config.dataset, config.splits, config.rows_per_shard)
-    missing = list(store.missing(chunks))
+    shards = plan(config.dataset, config.splits, config.rows_per_shard)
+    missing = list(store.missing(shards))
     if missing or not store.finished:
         (config.output / MANIFEST_FILE).unlink(missing_ok=True)
         with ray_session(config.cluster):
             embed_catalogue(job)
-            _label(job, chunks, missing)
-        _finish(job, chunks, inputs)
+            _label(job, shards, missing)
+        _finish(job, shards, inputs)
     else:
         say(f"{config.output}: every row is labelled already")
     say(_report(config, read_manifest(config.output, VERB)))
@@ -120,35 +120,35 @@ def _settings(config: LabelConfig) -> dict[str, Any]:
     return settings | settings.pop("vllm")
 
 
-def _label(job: Job, chunks: Sequence[Chunk], missing: Sequence[Chunk]) -> None:
+def _label(job: Job, shards: Sequence[Shard], missing: Sequence[Shard]) -> None:
     """Label what is missing, with a line of progress now and then.
 
     Raises:
         UserError: more rows fail than may.
     """
-    rows = sum(chunk.rows for chunk in chunks)
+    rows = sum(shard.rows for shard in shards)
     progress = Progress(
-        job.config.output.name, rows, rows - sum(chunk.rows - job.store.tally(chunk).rows for chunk in missing)
+        job.config.output.name, rows, rows - sum(shard.rows - job.store.stats(shard).rows for shard in missing)
     )
     allowed = job.config.max_failures * rows
     for result in work_through(Label, job, missing) if missing else ():
-        progress.add(Stats.model_validate(result["tally"]))
-        if progress.tally.failed > allowed:
+        progress.add(Stats.model_validate(result["stats"]))
+        if progress.stats.failed > allowed:
             raise UserError(
-                f"{progress.tally.failed} of {rows} rows failed, more than --max-failures {job.config.max_failures:g} "
-                f"allows ({job.store.first_failure(missing)}): mend the rows or the teacher; the same command goes on"
+                f"{progress.stats.failed} of {rows} rows failed, more than --max-failures {job.config.max_failures:g} "
+                f"allows ({job.store.first_failure(missing)}): fix the rows or the teacher; the same command resumes"
             )
 
 
-def _finish(job: Job, chunks: Sequence[Chunk], inputs: dict[str, str]) -> None:
-    """Add up the shards' tallies into the manifest."""
+def _finish(job: Job, shards: Sequence[Shard], inputs: dict[str, str]) -> None:
+    """Add up the shards' figures into the manifest."""
     draft, total = Draft(job.config.output), Stats()
     for split in job.config.splits:
-        tally = Stats.total(job.store.tally(chunk) for chunk in chunks if chunk.split == split)
-        draft.counts |= {split: tally.rows, f"{split}_failed": tally.failed}
-        metrics = tally.metrics(job.config.top_k) | {"seconds": tally.seconds}
+        stats = Stats.total(job.store.stats(shard) for shard in shards if shard.split == split)
+        draft.counts |= {split: stats.rows, f"{split}_failed": stats.failed}
+        metrics = stats.metrics(job.config.top_k) | {"seconds": stats.seconds}
         draft.metrics |= {f"{split}_{name}": value for name, value in metrics.items()}
-        total += tally
+        total += stats
     draft.counts |= {
         "items": len(read_titles(job.config.dataset)),
         "dropped_history_titles": total.dropped_titles,

@@ -16,7 +16,7 @@ from teacher_infer.job import Engines, Job
 from teacher_infer.rankers.base import Ranked, Ranker, Rows
 from teacher_infer.rankers.teacher import Teacher
 from teacher_infer.stats import Stats
-from teacher_infer.store import Chunk
+from teacher_infer.store import Shard
 
 TRIES = 2
 GIVEN_UP = 8  # rows that fail one after the other, with new engines each, from which on the fault is not the rows'
@@ -35,12 +35,12 @@ class Label:
     def _ranker(self) -> Ranker:
         return open_ranker(Teacher(self._job, self._titles, self._engines))
 
-    def do(self, piece: Sequence[Any]) -> dict[str, Any]:
-        """Label what shard ``piece`` lacks."""
-        chunk, store = Chunk(*piece), self._job.store
-        table, before = store.unlabelled(chunk)
+    def do(self, planned: Sequence[Any]) -> dict[str, Any]:
+        """Label what a shard lacks."""
+        shard, store = Shard(*planned), self._job.store
+        table, before = store.unlabelled(shard)
         if not len(table):  # an actor committed it and died before it could say so
-            return {"split": chunk.split, "tally": store.tally(chunk).model_dump()}
+            return {"split": shard.split, "stats": store.stats(shard).model_dump()}
         rows = Rows(
             table["row_id"].to_pylist(),
             table["history"].to_pylist(),
@@ -49,9 +49,9 @@ class Label:
         ranked, errors = self._rank(rows)
         kind = self._ranker.kind
         labels = pa.concat_tables([_empty(kind), *(_table(part, result, kind) for part, result in ranked)])
-        tally = Stats.total(result.tally for _, result in ranked)
-        store.commit(chunk, before, labels.sort_by("row_id"), errors, tally)
-        return {"split": chunk.split, "tally": (tally + Stats(failed=len(errors))).model_dump()}
+        stats = Stats.total(result.stats for _, result in ranked)
+        store.commit(shard, before, labels.sort_by("row_id"), errors, stats)
+        return {"split": shard.split, "stats": (stats + Stats(failed=len(errors))).model_dump()}
 
     def _rank(self, rows: Rows) -> tuple[list[tuple[Rows, Ranked]], dict[int, str]]:
         """All rows at once or, if that fails, one by one; with the errors of those that fail."""

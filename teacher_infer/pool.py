@@ -1,4 +1,4 @@
-"""A pool of Ray Data actors, each with engines of its own, at work on numbered pieces of a job."""
+"""A pool of Ray Data actors, each with engines of its own, at work on shards of a job."""
 
 import json
 import os
@@ -16,22 +16,22 @@ from cluster.errors import ClusterError, ConfigError, ModelError, UserError
 from cluster.resources import check_resources
 from teacher_infer.job import Job
 
-PIECE, RESULT, FAILURE = "piece", "result", "failure"
+SHARD, RESULT, FAILURE = "shard", "result", "failure"
 RETRIES = 8  # machines may be taken away again and again
 
 
 class Work(Protocol):
-    """What an actor does with one piece; made in the actor from the job."""
+    """What an actor does with one shard; made in the actor from the job."""
 
     def __init__(self, job: Job) -> None: ...
 
-    def do(self, piece: Any) -> dict[str, Any]:  # noqa: ANN401  # what JSON holds
+    def do(self, shard: Any) -> dict[str, Any]:  # noqa: ANN401  # what JSON holds
         """Do it, leave the result where it belongs, and say in short what was done."""
         ...
 
 
 class Actor:
-    """Does pieces of JSON one at a time; mistakes of the user come back as values, Ray would wrap them in pages."""
+    """Does shards of JSON one at a time; mistakes of the user come back as values, Ray would wrap them in pages."""
 
     def __init__(self, work: type[Work], job: Job, driver: str) -> None:
         """``driver`` is the machine that the job was started on."""
@@ -43,9 +43,9 @@ class Actor:
         return self._make()
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """One piece in, one result out."""
+        """One shard in, one result out."""
         try:
-            results = [json.dumps(self._work.do(json.loads(piece))) for piece in batch[PIECE]]
+            results = [json.dumps(self._work.do(json.loads(shard))) for shard in batch[SHARD]]
         except UserError as error:
             return {RESULT: [""], FAILURE: [f"{self._where}{error}"]}
         except OSError as error:
@@ -53,15 +53,15 @@ class Actor:
         return {RESULT: results, FAILURE: [""] * len(results)}
 
 
-def work_through(work: type[Work], job: Job, pieces: Sequence[Any]) -> Iterator[dict[str, Any]]:
-    """Do every piece, as many at a time as the pool has actors; results come as they are ready.
+def work_through(work: type[Work], job: Job, shards: Sequence[Any]) -> Iterator[dict[str, Any]]:
+    """Do every shard, as many at a time as the pool has actors; results come as they are ready.
 
-    A piece whose actor or process dies is done again by another, up to ``RETRIES`` times.
+    A shard whose actor or process dies is done again by another, up to ``RETRIES`` times.
 
     Raises:
         ConfigError: the cluster is too small for the engines, or has no room for them within ``placement_timeout``.
-        ClusterError: for ``progress_timeout`` seconds no piece was finished.
-        ModelError: what an actor raised as the user's mistake or a file system's, or a piece whose process died each
+        ClusterError: for ``progress_timeout`` seconds no shard was finished.
+        ModelError: what an actor raised as the user's mistake or a file system's, or a shard whose process died each
             time.
     """
     config = job.config
@@ -74,7 +74,7 @@ def work_through(work: type[Work], job: Job, pieces: Sequence[Any]) -> Iterator[
     context.enable_progress_bars = False
     context.wait_for_min_actors_s = config.placement_timeout
     context.execution_no_progress_timeout_s = config.progress_timeout
-    done = ray.data.from_items([{PIECE: json.dumps(piece)} for piece in pieces], override_num_blocks=len(pieces))
+    done = ray.data.from_items([{SHARD: json.dumps(shard)} for shard in shards], override_num_blocks=len(shards))
     done = done.map_batches(
         Actor,
         fn_constructor_kwargs={"work": work, "job": job, "driver": os.uname().nodename},
@@ -93,12 +93,12 @@ def work_through(work: type[Work], job: Job, pieces: Sequence[Any]) -> Iterator[
     except ExecutionTimeoutError as error:
         raise ClusterError(
             f"nothing was finished for {config.progress_timeout:g} s: machines are lost or a worker hangs; see that "
-            "the cluster has what --resources.workers ask for, or raise --progress-timeout; the same command goes on"
+            "the cluster has what --resources.workers ask for, or raise --progress-timeout; the same command resumes"
         ) from error
     except RayActorError as error:
         raise ModelError(
             f"a vLLM worker's process died {RETRIES + 1} times at the same work (out of memory?): give it more, lower "
-            "--rows-per-shard or --vllm.max-num-seqs; the same command goes on"
+            "--rows-per-shard or --vllm.max-num-seqs; the same command resumes"
         ) from error
     except GetTimeoutError as error:
         free = ray.available_resources()

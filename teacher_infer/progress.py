@@ -11,17 +11,17 @@ class Progress:
 
     def __init__(self, name: str, rows: int, done: int) -> None:
         """``done`` of all ``rows`` were labelled by earlier runs."""
-        self.tally = Stats()
+        self.stats = Stats()
         self._name, self._rows, self._done = name, rows, done
         self._start = time.perf_counter()
         if done:
             say(f"{name}: {done:,} of {rows:,} rows are labelled already")
 
-    def add(self, tally: Stats) -> None:
-        """Count a piece of work."""
-        self.tally += tally
+    def add(self, stats: Stats) -> None:
+        """Count a shard."""
+        self.stats += stats
         seconds = time.perf_counter() - self._start
-        new = self.tally.rows + self.tally.failed
-        tokens = self.tally.prompt_tokens + self.tally.new_tokens
-        text = f"{new / seconds:,.0f} rows/s, {tokens / seconds:,.0f} tokens/s, {self.tally.failed:,} failed"
+        new = self.stats.rows + self.stats.failed
+        tokens = self.stats.prompt_tokens + self.stats.new_tokens
+        text = f"{new / seconds:,.0f} rows/s, {tokens / seconds:,.0f} tokens/s, {self.stats.failed:,} failed"
         report(self._name, self._done + new, self._rows, "rows", text)

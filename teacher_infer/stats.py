@@ -40,9 +40,9 @@ class Stats(BaseModel):
         return type(self).model_validate(total)
 
     @classmethod
-    def total(cls, tallies: Iterable[Self]) -> Self:
+    def total(cls, parts: Iterable[Self]) -> Self:
         """The sum of many."""
-        return sum(tallies, start=cls())
+        return sum(parts, start=cls())
 
     def metrics(self, top_k: int) -> dict[str, float]:
         """HR@K, NDCG@K and MRR@K (one true item, full ranking) for the cutoffs that the lists are long enough for."""

@@ -1,8 +1,8 @@
-"""The label store: shards committed by rename, bound to what they are made from, so that a job can stop and go on.
+"""The label store: shards committed by rename, bound to what they are made from, so that a stopped job resumes.
 
-Rows are labelled a shard at a time. A shard's Parquet file is renamed into place when it is whole; rows without a label
-in it failed, their errors stand in ``failures``, and the next run tries them again. Nothing else says what is done, so
-that any process may be killed at any moment.
+Rows are labelled a shard at a time. A shard's Parquet file is renamed into place when it is complete; rows without a
+label in it failed, their errors stand in ``failures``, and the next run tries them again. Nothing else says what is
+done, so that any process may be killed at any moment.
 """
 
 import json
@@ -27,7 +27,7 @@ PROGRESS_FOLDER = ".progress"
 VERB = "label"
 
 
-class Chunk(NamedTuple):
+class Shard(NamedTuple):
     """The rows of one label shard: ``rows`` of them from ``start`` on in one shard of the data set."""
 
     split: Split
@@ -41,18 +41,18 @@ class Chunk(NamedTuple):
         return read_rows(Path(self.file)).slice(self.start, self.rows)
 
 
-def plan(dataset: Path, splits: tuple[Split, ...], rows_per_shard: int) -> list[Chunk]:
+def plan(dataset: Path, splits: tuple[Split, ...], rows_per_shard: int) -> list[Shard]:
     """The label shards of a data set, in order."""
-    chunks = []
+    planned = []
     for split in splits:
         number = 0
         for file in shards(dataset, split):
             count = pq.read_metadata(file).num_rows
             for start in range(0, count, rows_per_shard):
                 rows = min(rows_per_shard, count - start)
-                chunks.append(Chunk(split, number, str(file.absolute()), start, rows))
+                planned.append(Shard(split, number, str(file.absolute()), start, rows))
                 number += 1
-    return chunks
+    return planned
 
 
 class LabelStore:
@@ -62,7 +62,7 @@ class LabelStore:
         self.root = root
 
     def open(self, made_from: Mapping[str, Any], overwrite: bool) -> None:
-        """Begin a job, or go on with the one that was begun here.
+        """Begin a job, or resume the one that was begun here.
 
         Args:
             made_from: fingerprints and settings that the labels depend on, by name.
@@ -79,7 +79,7 @@ class LabelStore:
             if not overwrite:
                 raise StaleInputError(
                     f"{self.root} was begun with another {', '.join(changed)}: choose another --output, or add "
-                    "--overwrite True to label anew"
+                    "--overwrite True to label again"
                 )
         else:
             check_free(self.root, VERB, overwrite)
@@ -95,37 +95,37 @@ class LabelStore:
         """Whether every shard was there once."""
         return (self.root / MANIFEST_FILE).is_file()
 
-    def missing(self, chunks: Sequence[Chunk]) -> Iterator[Chunk]:
+    def missing(self, shards: Sequence[Shard]) -> Iterator[Shard]:
         """Shards that lack rows."""
-        for chunk in chunks:
-            file = label_file(self.root, chunk.split, chunk.number)
-            if _labelled(file) < chunk.rows:
-                yield chunk
+        for shard in shards:
+            file = label_file(self.root, shard.split, shard.number)
+            if _labelled(file) < shard.rows:
+                yield shard
 
-    def unlabelled(self, chunk: Chunk) -> tuple[pa.Table, pa.Table | None]:
+    def unlabelled(self, shard: Shard) -> tuple[pa.Table, pa.Table | None]:
         """The rows of a shard that have no label, and the labels that it holds, if any."""
-        rows, file = chunk.read(), label_file(self.root, chunk.split, chunk.number)
+        rows, file = shard.read(), label_file(self.root, shard.split, shard.number)
         if not _labelled(file):
             return rows, None
         labels = pq.read_table(file)
         return rows.filter(pc.invert(pc.is_in(rows["row_id"], value_set=labels["row_id"].combine_chunks()))), labels
 
     def commit(
-        self, chunk: Chunk, before: pa.Table | None, labels: pa.Table, errors: Mapping[int, str], tally: Stats
+        self, shard: Shard, before: pa.Table | None, labels: pa.Table, errors: Mapping[int, str], stats: Stats
     ) -> None:
         """Put a shard into place, the labels last.
 
         Args:
-            chunk: which one.
+            shard: which one.
             before: labels that it holds already.
             labels: those to add.
             errors: of the rows that are still without, by row id.
-            tally: what ``labels`` took and gave.
+            stats: what ``labels`` took and gave.
         """
-        failures = failure_file(self.root, chunk.split, chunk.number)
-        tallies = self._tallies(chunk)
+        failures = failure_file(self.root, shard.split, shard.number)
+        folder = self._stats_folder(shard)
         # Named by what was there before, so that an attempt that did not get to its end is written over.
-        _write(tallies / f"{len(before) if before else 0}.json", tally.model_dump_json())
+        _write(folder / f"{len(before) if before else 0}.json", stats.model_dump_json())
         if errors:
             table = pa.table({"row_id": list(errors), "error": list(errors.values())}, schema=FAILURES)
             _write_table(failures, table)
@@ -133,41 +133,43 @@ class LabelStore:
             failures.unlink(missing_ok=True)
         if before is not None:
             labels = pa.concat_tables([before, labels]).sort_by("row_id")
-        _write_table(label_file(self.root, chunk.split, chunk.number), labels)
+        _write_table(label_file(self.root, shard.split, shard.number), labels)
 
-    def tally(self, chunk: Chunk) -> Stats:
+    def stats(self, shard: Shard) -> Stats:
         """What a shard took and gave; nothing before it is there."""
-        file = label_file(self.root, chunk.split, chunk.number)
+        file = label_file(self.root, shard.split, shard.number)
         if not file.is_file():
             return Stats()
         labelled = _labelled(file)
-        attempts = [file for file in self._tallies(chunk).glob("*.json") if int(file.stem) < labelled or not labelled]
+        attempts = [
+            file for file in self._stats_folder(shard).glob("*.json") if int(file.stem) < labelled or not labelled
+        ]
         total = Stats.total(Stats.model_validate_json(file.read_text()) for file in attempts)
-        return total.model_copy(update={"rows": labelled, "failed": chunk.rows - labelled})
+        return total.model_copy(update={"rows": labelled, "failed": shard.rows - labelled})
 
-    def first_failure(self, chunks: Sequence[Chunk]) -> str:
+    def first_failure(self, shards: Sequence[Shard]) -> str:
         """Row id and error of a failed row, or nothing."""
-        for chunk in chunks:
-            file = failure_file(self.root, chunk.split, chunk.number)
+        for shard in shards:
+            file = failure_file(self.root, shard.split, shard.number)
             if file.is_file():
                 first = pq.read_table(file).slice(0, 1).to_pylist()[0]
                 return f"row {first['row_id']}: {first['error']}"
         return ""
 
-    def _tallies(self, chunk: Chunk) -> Path:
-        return self.root / PROGRESS_FOLDER / chunk.split / f"{chunk.number:05d}"
+    def _stats_folder(self, shard: Shard) -> Path:
+        return self.root / PROGRESS_FOLDER / shard.split / f"{shard.number:05d}"
 
 
 def _changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Names of what differs, with the values of settings."""
     names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
 
-    def told(name: str) -> str:
+    def shown(name: str) -> str:
         old, new = before.get(name), now.get(name)
         fingerprints = all(isinstance(value, str) and len(value) == 64 for value in (old, new))
         return name if fingerprints else f"{name} ({json.dumps(old)}, now {json.dumps(new)})"
 
-    return [told(name) for name in names]
+    return [shown(name) for name in names]
 
 
 def _labelled(file: Path) -> int:
@@ -206,5 +208,5 @@ def _write_table(file: Path, table: pa.Table) -> None:
 
 
 def aside_file(file: Path) -> Path:
-    """Where this process writes what is renamed to ``file`` when it is whole."""
+    """Where this process writes what is renamed to ``file`` when it is complete."""
     return file.parent / f".{file.name}.{os.uname().nodename}-{os.getpid()}"

@@ -26,9 +26,9 @@ from tune.journal import Journal, Record
 from tune.run import Listed, clear, run_trials, trial_storage
 from tune.schedulers import EveryTrial
 from tune.search import base_config
+from tune.search_runs import parent_run, trial_run
 from tune.shared_data import share
 from tune.space import point_config
-from tune.tracked import parent_run, trial_run
 from tune.trial import Plan
 
 

@@ -114,7 +114,7 @@ DomainText = Annotated[
     tyro.constructors.PrimitiveConstructorSpec(
         nargs=1,
         metavar="A,B,…|LOW..HIGH[:log]",
-        instance_from_str=lambda texts: texts[0],  # which pydantic makes a domain of, and tells what is wrong
+        instance_from_str=lambda texts: texts[0],  # pydantic makes a domain of it and says what is wrong
         is_instance=lambda made: isinstance(made, Domain),
         str_from_instance=lambda made: [render(made)],
     ),
@@ -159,7 +159,7 @@ class AshaConfig(Config):
 
     max_epochs: int = Field(30, ge=1, description="Most epochs of a trial.")
     grace: int = Field(4, ge=1, description="Epochs every trial gets.")
-    reduction: float = Field(3.0, gt=1, description="Of every so many trials at a rung, one goes on.")
+    reduction: float = Field(3.0, gt=1, description="Of every so many trials at a rung, one continues.")
 
     @model_validator(mode="after")
     def _grace_fits(self) -> "AshaConfig":

@@ -113,8 +113,8 @@ class Follow(tune.Callback):
         """A trial as it stands, or the members of a bracket of which nothing was heard or that were running still."""
         records, now = self.journal.records, {"ended": time.time()}
         if "members" in trial.config:
-            told = {one.number: one for one in map(Record.model_validate_json, result.get("records", []))}
-            members = [told.get(member["number"], records[member["number"]]) for member in trial.config["members"]]
+            heard = {one.number: one for one in map(Record.model_validate_json, result.get("records", []))}
+            members = [heard.get(member["number"], records[member["number"]]) for member in trial.config["members"]]
             return [one.model_copy(update=now) for one in members if records[one.number].state == "running"]
         known, config = records[number_of(trial)], trial.config
         progress = Progress.model_validate_json(result["progress"]) if "progress" in result else known

@@ -49,7 +49,7 @@ class Model:
 
 
 class Bracket:
-    """Members with all their seeds, trained by ``torch.func``; at every rung the best of them go on."""
+    """Members with all their seeds, trained by ``torch.func``; at every rung the best of them continue."""
 
     def __init__(self, plan: Plan, members: Sequence[dict[str, Any]], checkpoint: Path | None = None) -> None:
         self.plan, self.points = plan, {member["number"]: member["point"] for member in members}

@@ -1,4 +1,4 @@
-"""Which trials go on: Ray Tune's schedulers, which know from the journal what happened before a search was stopped."""
+"""Which trials continue: Ray Tune's schedulers, which know from the journal what happened before a search resumed."""
 
 import math
 import random

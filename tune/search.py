@@ -18,7 +18,7 @@ from cluster.storage import Draft, write_manifest
 from cluster.tracking import Tracker
 from student_train.config import TrainConfig
 from student_train.train import check_inputs, say_if_unjudged
-from tune.champion import best_of, register_best, set_champion
+from tune.best import best_of, register_best, set_champion
 from tune.config import AshaConfig, TrialsConfig, TuneConfig, render
 from tune.fused import FusedTrial
 from tune.journal import Journal
@@ -26,9 +26,9 @@ from tune.points import Brackets, Points, starting_points, total
 from tune.run import clear, run_trials, trial_storage
 from tune.schedulers import EveryTrial, Halving, Population
 from tune.search_report import write_report
+from tune.search_runs import parent_run, trial_run
 from tune.shared_data import share
 from tune.space import Space, check_space, point_config
-from tune.tracked import parent_run, trial_run
 from tune.trial import Plan, Trial
 
 

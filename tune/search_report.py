@@ -15,7 +15,7 @@ from optuna.visualization import matplotlib as plots
 
 from cluster.storage import Manifest, read_manifest
 from data_prep.yardsticks import best_yardstick
-from tune.champion import Champion
+from tune.best import Champion
 from tune.config import MINIMISED, TuneConfig
 from tune.journal import Record
 from tune.points import distribution, past_trial

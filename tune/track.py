@@ -9,8 +9,8 @@ from cluster.run_record import RunRecord
 from cluster.storage import read_manifest
 from cluster.tracking import Tracker
 from student_train.student_run import student_run
+from tune.search_runs import runs_of
 from tune.track_config import TrackConfig
-from tune.tracked import runs_of
 
 _RUNS: dict[str, Callable[[Path], Iterable[RunRecord]]] = {
     "train": lambda directory: [student_run(directory)],

@@ -58,7 +58,7 @@ class Plan:
     hands_on: bool = False
     """Whether the scheduler needs a checkpoint at every decision (population based training)."""
     reduction: float = 3.0
-    """Of so many members of a bracket, one goes on after a decision."""
+    """Of so many members of a bracket, one continues after a decision."""
     checkpoint_seconds: float = 30.0
     test: bool = False
     """Whether the student is measured on test when its training ends, as a comparison does."""
@@ -69,7 +69,7 @@ class Plan:
 
 
 class Trial(tune.Trainable):
-    """One setting with its seeds; the process goes on to the next trial, so that a short one pays for no start."""
+    """One setting with its seeds; the process takes the next trial, so that a short one does not pay for a start."""
 
     def setup(self, config: dict[str, Any], plan: Plan) -> None:
         """Note what trials have in common; ``config`` has a point, and a checkpoint if it resumes."""

@@ -39,7 +39,7 @@ class Ranked:
     target_scores: Tensor
     texts: Sequence[str | None]
     """Generated titles [B]."""
-    tally: Stats
+    stats: Stats
 
 
 class Ranker(Protocol):

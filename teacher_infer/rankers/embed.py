@@ -51,14 +51,14 @@ class Embed:
             points_BE = self._means(rows.history)
         excluded = padded(rows.history, len(self._titles)) if self._config.exclude_history else None
         ranking = self._catalogue.rank(points_BE, self._config.top_k, excluded)
-        tally = asked + Stats(
+        stats = asked + Stats(
             rows=len(rows.history),
             valid=len(rows.history),
             seconds=time.perf_counter() - started,
             gains=list_gains(ranking.items, rows.target),
         )
         target_scores = self._catalogue.scores(points_BE, rows.target)
-        return Ranked(ranking.items, ranking.scores, target_scores, [None] * len(rows.history), tally)
+        return Ranked(ranking.items, ranking.scores, target_scores, [None] * len(rows.history), stats)
 
     def _means(self, histories: Sequence[Sequence[int]]) -> Tensor:
         """Means of unit title embeddings, the newest with weight 1, the one before with ``decay`` …"""
@@ -80,9 +80,9 @@ class Embed:
         values = engine.embed_tokens(list(place_of))
         if self._whitening:
             values = self._whitening(values)
-        tally = Stats(
+        stats = Stats(
             prompts=len(place_of),
             prompt_tokens=sum(map(len, place_of)),
             dropped_titles=sum(text.dropped for text in texts),
         )
-        return values[places], tally
+        return values[places], stats

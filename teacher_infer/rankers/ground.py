@@ -65,14 +65,14 @@ class Ground:
         target_scores = self._catalogue.scores(points_BE, rows.target)
         seconds = time.perf_counter() - started + sum(self._answers[prompt][1] for prompt in set(prompts))
         answers = [self._answers[prompt][0] for prompt in prompts]
-        tally = asked + Stats(
+        stats = asked + Stats(
             rows=len(texts),
             dropped_titles=sum(answer.dropped for answer in answers),
             valid=sum(text in self._place_of for text in texts),
             seconds=seconds,
             gains=list_gains(ranking.items, rows.target),
         )
-        return Ranked(ranking.items, ranking.scores, target_scores, texts, tally)
+        return Ranked(ranking.items, ranking.scores, target_scores, texts, stats)
 
     def _answer(self, prompts: dict[Prompt, None]) -> Stats:
         """Answer what this engine has not answered before; greedy answers do not depend on when they are asked for."""

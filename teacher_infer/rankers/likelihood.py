@@ -10,11 +10,11 @@ import pyarrow.dataset as ds
 import torch
 
 from data_prep.schema import ScoreKind, label_files
+from teacher_infer.beam_search import Found, search
 from teacher_infer.config import LabelConfig
 from teacher_infer.engine import VllmEngine
 from teacher_infer.rankers.base import Ranked, Rows
 from teacher_infer.rankers.teacher import Teacher
-from teacher_infer.search import Found, search
 from teacher_infer.stats import Stats, list_gains
 from teacher_infer.trie import TitleTrie
 
@@ -75,7 +75,7 @@ class Likelihood:
         if any(len(answer.items) < self._config.top_k for answer in answers):
             raise ValueError(f"fewer than {self._config.top_k} candidates are left to rank")
         items = torch.tensor([answer.items for answer in answers])
-        tally = Stats(
+        stats = Stats(
             rows=len(answers),
             prompts=len(found),
             prompt_tokens=sum(one.tokens for one in found),
@@ -88,7 +88,7 @@ class Likelihood:
         scores = torch.tensor([answer.logprobs for answer in answers], dtype=torch.float32)
         asked = zip(answers, rows.target.tolist(), strict=True)
         targets = torch.tensor([answer.target_logprobs[target] for answer, target in asked], dtype=torch.float32)
-        return Ranked(items, scores, targets, [self._titles[answer.items[0]] for answer in answers], tally)
+        return Ranked(items, scores, targets, [self._titles[answer.items[0]] for answer in answers], stats)
 
     def _candidates(self, row_ids: Sequence[int]) -> list[list[int]]:
         """The items to choose from, per row; empty lists where the whole catalogue is to."""

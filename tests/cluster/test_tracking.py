@@ -176,7 +176,7 @@ def test_a_server_that_is_away_stops_nothing_and_is_warned_of_once(
     with Tracker(away, tmp_path) as tracker, tracker.running(RUN):
         tracker.send_soon(COMPLETE)
     (line,) = capsys.readouterr().err.splitlines()
-    assert "no server answers there ([Errno 111] Connection refused): the work goes on" in line
+    assert "no server answers there ([Errno 111] Connection refused): the work continues" in line
     assert f"`dllm2rec track {tmp_path}` sends later what is missing" in line
     assert "secret" not in line
 

@@ -26,4 +26,4 @@ def test_a_title_with_a_quote_is_recognised_in_an_answer() -> None:
     ranked = ranker.rank(Rows([0, 1], [[0], [1]], torch.tensor([2, 1])))
     assert ranked.items[:, 0].tolist() == [0, 1]
     assert ranked.scores[:, 0].tolist() == [0.0, 0.0]
-    assert ranked.tally.valid == 2
+    assert ranked.stats.valid == 2

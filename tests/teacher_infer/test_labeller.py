@@ -37,30 +37,30 @@ class First:
 
 
 @pytest.fixture
-def shard(tiny_dataset, tmp_path):
+def first(tiny_dataset, tmp_path):
     config = LabelConfig(dataset=tiny_dataset, output=tmp_path / "labels", top_k=2)
     label = Label(Job(config, tmp_path))
-    (chunk, *_) = plan(tiny_dataset, ("test",), 15)
-    return label, chunk, label._job.store
+    (shard, *_) = plan(tiny_dataset, ("test",), 15)
+    return label, shard, label._job.store
 
 
-def test_a_row_that_is_refused_stops_no_other(shard):
-    label, chunk, store = shard
-    ids = chunk.read()["row_id"].to_pylist()
+def test_a_row_that_is_refused_stops_no_other(first):
+    label, shard, store = first
+    ids = shard.read()["row_id"].to_pylist()
     label._ranker = First({ids[4]: 9})
-    done = label.do(chunk)
-    assert (done["tally"]["rows"], done["tally"]["failed"]) == (14, 1)
+    done = label.do(shard)
+    assert (done["stats"]["rows"], done["stats"]["failed"]) == (14, 1)
     kept = pq.read_table(label_file(store.root, "test", 0))["row_id"].to_pylist()
     assert kept == ids[:4] + ids[5:]
     failures = pq.read_table(failure_file(store.root, "test", 0)).to_pylist()
     assert failures == [{"row_id": ids[4], "error": f"RuntimeError: no for {ids[4]}"}]
 
 
-def test_a_row_that_is_refused_once_is_tried_again(shard):
-    label, chunk, store = shard
-    ids = chunk.read()["row_id"].to_pylist()
+def test_a_row_that_is_refused_once_is_tried_again(first):
+    label, shard, store = first
+    ids = shard.read()["row_id"].to_pylist()
     label._ranker = First({ids[4]: 1})
-    label.do(chunk)
+    label.do(shard)
     assert pq.read_table(label_file(store.root, "test", 0))["row_id"].to_pylist() == ids
     assert not failure_file(store.root, "test", 0).exists()
 
@@ -87,8 +87,8 @@ class Alphabetical:
 def test_a_ranker_by_dotted_path_labels(tiny_dataset, tmp_path):
     config = LabelConfig(dataset=tiny_dataset, output=tmp_path, top_k=3, ranking=f"{__name__}:Alphabetical")
     label = Label(Job(config, tmp_path))
-    (chunk, *_) = plan(tiny_dataset, ("test",), 15)
-    label.do(chunk)
+    (shard, *_) = plan(tiny_dataset, ("test",), 15)
+    label.do(shard)
     titles = read_titles(tiny_dataset)
     first = sorted(range(len(titles)), key=titles.__getitem__)[:3]
     assert pq.read_table(label_file(tmp_path, "test", 0))["items"].to_pylist() == [first] * 15
@@ -106,55 +106,55 @@ class Broken:
         Broken.closed += 1
 
 
-def test_an_engine_that_raised_is_not_asked_again(shard):
-    label, chunk, _ = shard
-    ids = chunk.read()["row_id"].to_pylist()
+def test_an_engine_that_raised_is_not_asked_again(first):
+    label, shard, _ = first
+    ids = shard.read()["row_id"].to_pylist()
     label._engines._open["generate"] = Broken()
     label._ranker = First({ids[4]: 1})
-    label.do(chunk)
+    label.do(shard)
     assert Broken.closed == 1
     assert not label._engines._open
 
 
-def test_after_many_failures_in_a_row_the_others_are_not_asked(shard):
-    label, chunk, store = shard
-    ids = chunk.read()["row_id"].to_pylist()
+def test_after_many_failures_in_a_row_the_others_are_not_asked(first):
+    label, shard, store = first
+    ids = shard.read()["row_id"].to_pylist()
     label._ranker = First(dict.fromkeys(ids, 9))
-    label.do(chunk)
+    label.do(shard)
     errors = [row["error"] for row in pq.read_table(failure_file(store.root, "test", 0)).to_pylist()]
     assert errors[:GIVEN_UP] == [f"RuntimeError: no for {row_id}" for row_id in ids[:GIVEN_UP]]
     assert set(errors[GIVEN_UP:]) == {f"not asked, {GIVEN_UP} rows before failed: RuntimeError: no for {ids[0]}"}
 
 
-def test_the_next_run_does_the_failed_rows_only(shard):
-    label, chunk, store = shard
-    ids = chunk.read()["row_id"].to_pylist()
+def test_the_next_run_does_the_failed_rows_only(first):
+    label, shard, store = first
+    ids = shard.read()["row_id"].to_pylist()
     label._ranker = First({ids[4]: 9, ids[7]: 9})
-    label.do(chunk)
+    label.do(shard)
     label._ranker = First({})
-    done = label.do(chunk)
-    assert (done["tally"]["rows"], done["tally"]["failed"]) == (2, 0)
+    done = label.do(shard)
+    assert (done["stats"]["rows"], done["stats"]["failed"]) == (2, 0)
     assert pq.read_table(label_file(store.root, "test", 0))["row_id"].to_pylist() == ids
-    assert store.tally(chunk).rows == 15
+    assert store.stats(shard).rows == 15
     assert not failure_file(store.root, "test", 0).exists()
 
 
-def test_a_shard_that_was_committed_unheard_is_told_again(shard):
-    label, chunk, store = shard
+def test_a_shard_that_was_committed_unheard_is_told_again(first):
+    label, shard, store = first
     label._ranker = First({})
-    first = label.do(chunk)
+    first = label.do(shard)
     written = label_file(store.root, "test", 0).stat().st_mtime_ns
-    assert label.do(chunk) == first
+    assert label.do(shard) == first
     assert label_file(store.root, "test", 0).stat().st_mtime_ns == written
 
 
-def test_a_shard_in_which_every_row_fails_is_left_for_the_next_run(shard):
-    label, chunk, store = shard
-    ids = chunk.read()["row_id"].to_pylist()
+def test_a_shard_in_which_every_row_fails_is_left_for_the_next_run(first):
+    label, shard, store = first
+    ids = shard.read()["row_id"].to_pylist()
     label._ranker = First(dict.fromkeys(ids, 9))
-    done = label.do(chunk)
-    assert (done["tally"]["rows"], done["tally"]["failed"]) == (0, 15)
-    assert list(store.missing([chunk])) == [chunk]
+    done = label.do(shard)
+    assert (done["stats"]["rows"], done["stats"]["failed"]) == (0, 15)
+    assert list(store.missing([shard])) == [shard]
     label._ranker = First({})
-    label.do(chunk)
+    label.do(shard)
     assert pq.read_table(label_file(store.root, "test", 0))["row_id"].to_pylist() == ids

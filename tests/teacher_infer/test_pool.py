@@ -22,24 +22,24 @@ class Doubles:
     def __init__(self, job: Job) -> None:
         self.job = job
 
-    def do(self, piece: int) -> dict[str, Any]:
-        return {"double": 2 * piece}
+    def do(self, shard: int) -> dict[str, Any]:
+        return {"double": 2 * shard}
 
 
 class Dies(Doubles):
-    def do(self, piece: int) -> dict[str, Any]:
+    def do(self, shard: int) -> dict[str, Any]:
         os.kill(os.getpid(), signal.SIGKILL)
         return {}
 
 
 class Hangs(Doubles):
-    def do(self, piece: int) -> dict[str, Any]:
+    def do(self, shard: int) -> dict[str, Any]:
         time.sleep(60)
         return {}
 
 
 class Reads(Doubles):
-    def do(self, piece: int) -> dict[str, Any]:
+    def do(self, shard: int) -> dict[str, Any]:
         return {"text": (self.job.model / "nothing").read_text()}
 
 
@@ -48,12 +48,12 @@ class FindsNoCatalogue(Doubles):
         raise DataError("items.parquet cannot be read")
 
 
-def results(work: type[Work], folder: Path, pieces: int = 1, **settings: float) -> list[dict[str, Any]]:
+def results(work: type[Work], folder: Path, shards: int = 1, **settings: float) -> list[dict[str, Any]]:
     config = LabelConfig(dataset=folder, output=folder, resources=ResourcesConfig(cpus=0.5), **settings)
-    return list(work_through(work, Job(config, folder), range(pieces)))
+    return list(work_through(work, Job(config, folder), range(shards)))
 
 
-def test_every_piece_is_done(ray_local, tmp_path):
+def test_every_shard_is_done(ray_local, tmp_path):
     assert sorted(result["double"] for result in results(Doubles, tmp_path, 5)) == [0, 2, 4, 6, 8]
 
 

@@ -26,60 +26,60 @@ def store(tmp_path):
     return store
 
 
-def test_chunks_cover_every_row_once_and_do_not_cross_files(tiny_dataset):
-    chunks = plan(tiny_dataset, ("train", "test"), 33)
-    assert [(c.split, c.number, c.start, c.rows) for c in chunks] == [
+def test_shards_cover_every_row_once_and_do_not_cross_files(tiny_dataset):
+    shards = plan(tiny_dataset, ("train", "test"), 33)
+    assert [(c.split, c.number, c.start, c.rows) for c in shards] == [
         *(("train", 0, 0, 33), ("train", 1, 33, 33), ("train", 2, 66, 14)),
         *(("train", 3, 0, 33), ("train", 4, 33, 33), ("train", 5, 66, 14)),
         *(("test", 0, 0, 15), ("test", 1, 0, 15)),
     ]
-    rows = [row_id for chunk in chunks for row_id in chunk.read()["row_id"].to_pylist()]
+    rows = [row_id for shard in shards for row_id in shard.read()["row_id"].to_pylist()]
     assert len(set(rows)) == len(rows) == 190
 
 
 def test_failed_rows_are_missing_until_they_are_labelled(store, tiny_dataset):
-    (chunk, *_) = plan(tiny_dataset, ("test",), 33)
-    rows, before = store.unlabelled(chunk)
+    (shard, *_) = plan(tiny_dataset, ("test",), 33)
+    rows, before = store.unlabelled(shard)
     ids = rows["row_id"].to_pylist()
     assert before is None
-    store.commit(chunk, None, labels(ids[:3] + ids[4:]), {ids[3]: "no"}, Stats(rows=14, prompts=9))
-    assert list(store.missing([chunk])) == [chunk]
-    assert store.tally(chunk) == Stats(rows=14, failed=1, prompts=9)
-    assert store.first_failure([chunk]) == f"row {ids[3]}: no"
+    store.commit(shard, None, labels(ids[:3] + ids[4:]), {ids[3]: "no"}, Stats(rows=14, prompts=9))
+    assert list(store.missing([shard])) == [shard]
+    assert store.stats(shard) == Stats(rows=14, failed=1, prompts=9)
+    assert store.first_failure([shard]) == f"row {ids[3]}: no"
 
-    rows, before = store.unlabelled(chunk)
+    rows, before = store.unlabelled(shard)
     assert rows["row_id"].to_pylist() == [ids[3]]
-    store.commit(chunk, before, labels([ids[3]]), {}, Stats(rows=1, prompts=1))
-    assert not list(store.missing([chunk]))
+    store.commit(shard, before, labels([ids[3]]), {}, Stats(rows=1, prompts=1))
+    assert not list(store.missing([shard]))
     assert pq.read_table(label_file(store.root, "test", 0))["row_id"].to_pylist() == ids
-    assert store.tally(chunk) == Stats(rows=15, prompts=10)
+    assert store.stats(shard) == Stats(rows=15, prompts=10)
     assert not failure_file(store.root, "test", 0).exists()
 
 
 def test_an_attempt_that_did_not_get_to_its_end_counts_nothing(store, tiny_dataset, monkeypatch):
-    (chunk, *_) = plan(tiny_dataset, ("test",), 33)
-    ids = chunk.read()["row_id"].to_pylist()
+    (shard, *_) = plan(tiny_dataset, ("test",), 33)
+    ids = shard.read()["row_id"].to_pylist()
     label_file(store.root, "test", 0).parent.mkdir(parents=True)
     label_file(store.root, "test", 0).mkdir()
     with pytest.raises(OSError):
-        store.commit(chunk, None, labels(ids), {}, Stats(rows=15, prompts=5))
+        store.commit(shard, None, labels(ids), {}, Stats(rows=15, prompts=5))
     label_file(store.root, "test", 0).rmdir()
-    assert list(store.missing([chunk])) == [chunk]
-    assert store.tally(chunk) == Stats()
-    store.commit(chunk, None, labels(ids), {}, Stats(rows=15, prompts=6))
-    assert store.tally(chunk) == Stats(rows=15, prompts=6)
+    assert list(store.missing([shard])) == [shard]
+    assert store.stats(shard) == Stats()
+    store.commit(shard, None, labels(ids), {}, Stats(rows=15, prompts=6))
+    assert store.stats(shard) == Stats(rows=15, prompts=6)
 
 
 def test_a_damaged_shard_is_labelled_anew(store, tiny_dataset):
-    (chunk, *_) = plan(tiny_dataset, ("test",), 33)
-    ids = chunk.read()["row_id"].to_pylist()
-    store.commit(chunk, None, labels(ids), {}, Stats(rows=15))
+    (shard, *_) = plan(tiny_dataset, ("test",), 33)
+    ids = shard.read()["row_id"].to_pylist()
+    store.commit(shard, None, labels(ids), {}, Stats(rows=15))
     label_file(store.root, "test", 0).write_bytes(b"")
-    assert list(store.missing([chunk])) == [chunk]
-    rows, before = store.unlabelled(chunk)
+    assert list(store.missing([shard])) == [shard]
+    rows, before = store.unlabelled(shard)
     assert (len(rows), before) == (15, None)
-    store.commit(chunk, before, labels(ids), {}, Stats(rows=15))
-    assert not list(store.missing([chunk]))
+    store.commit(shard, before, labels(ids), {}, Stats(rows=15))
+    assert not list(store.missing([shard]))
 
 
 def test_a_store_that_was_half_emptied_is_still_known(store, tiny_dataset, monkeypatch):

@@ -26,7 +26,7 @@ from model_registry.versions import Registry
 from student_serve.recommender import Recommender
 from student_train.config import ModelConfig, TrainConfig
 from tests.mlflow_server import free_port
-from tune.champion import best_of, set_champion
+from tune.best import best_of, set_champion
 from tune.config import AshaConfig, Domain, PbtConfig, SearchConfig, TuneConfig
 from tune.journal import TRIALS_FILE, Record, parse
 from tune.points import total

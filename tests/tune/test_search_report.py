@@ -9,7 +9,7 @@ from cluster.config import load_config
 from cluster.storage import Manifest
 from student_train.config import TrainConfig
 from tests.tune.records import history, record
-from tune.champion import Champion
+from tune.best import Champion
 from tune.config import Domain, SearchConfig, TuneConfig
 from tune.search_report import write_report
 

@@ -78,7 +78,7 @@ def search(
         certain: places of the ranking to make sure of: in them stands what exhaustive scoring would put there.
         candidates: the items that may be ranked, per row; all without.
         excluded: items left out of the ranking, per row.
-        targets: the items per row whose log-probabilities are told, ranked or not.
+        targets: the items per row whose log-probabilities are returned, ranked or not.
         normalise: rank by the mean log-probability per token.
 
     Returns:

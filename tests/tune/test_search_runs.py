@@ -10,7 +10,7 @@ from cluster.tracking import Tracker
 from tests.tune.records import history, record
 from tune.config import TuneConfig
 from tune.journal import Journal
-from tune.tracked import parent_run, runs_of, trial_run
+from tune.search_runs import parent_run, runs_of, trial_run
 
 
 def test_every_trial_is_one_run_under_its_search_however_often_it_is_sent(

@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 
+from teacher_infer.beam_search import Found
 from teacher_infer.config import LabelConfig
 from teacher_infer.prompts import prompt, response
 from teacher_infer.rankers.base import Ranked, Rows
-from teacher_infer.search import Found
 from tests.teacher_fixtures import TITLES
 
 pytestmark = pytest.mark.engine
@@ -53,7 +53,7 @@ class Engine(NamedTuple):
 
 
 def _search(engine: Any, histories: list[list[str]], **options: Any) -> list[Found]:
-    from teacher_infer.search import search
+    from teacher_infer.beam_search import search
     from teacher_infer.trie import TitleTrie
 
     return search(engine, histories, TitleTrie(engine.title_tokens(CATALOGUE)), **options)
@@ -156,7 +156,7 @@ def test_the_same_rows_give_the_same_bits_whatever_came_before(engine):
 def test_rows_that_differ_in_their_targets_only_are_searched_once(engine, exact):
     rows = Rows([0, 1, 2], [[0, 1, 2]] * 2 + [[5]], torch.tensor([3, 27, 6]))
     ranked = engine.ask(_rank, rows)
-    assert ranked.tally.prompts == 2
+    assert ranked.stats.prompts == 2
     assert ranked.items[0].tolist() == ranked.items[1].tolist()
     expected = [exact[0][3][0], exact[0][27][0], exact[1][6][0]]
     assert ranked.target_scores.tolist() == pytest.approx(expected, abs=1e-4)

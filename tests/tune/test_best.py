@@ -10,7 +10,7 @@ from cluster.tracking import Tracker
 from student_train.config import TrainConfig
 from tests.mlflow_server import free_port
 from tests.tune.records import record
-from tune.champion import best_config, best_of, plain_config, register_best
+from tune.best import best_config, best_of, plain_config, register_best
 from tune.config import PbtConfig, SearchConfig, TuneConfig
 
 BASE = TrainConfig(labels=Path("labels"), epochs=50, patience=7)
