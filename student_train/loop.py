@@ -156,8 +156,8 @@ def teacher_weight(
     """How far to follow the teacher in the next epoch, in [0, 1].
 
     A teacher that ranks far worse than what is had without it has little to teach; one that reaches the asked share of
-    it is followed in full. What is had without it is the student's best evaluation so far and, as long as a young
-    student reaches less, what transitions between items reach. All are judged by the NDCG with the largest cutoff that the
+    it is followed in full. What is had without it is the student's best evaluation so far or, where that is
+    less, what transitions between items reach. All are judged by the NDCG with the largest cutoff that the
     teacher's lists are long enough for; without any, it is followed in full.
 
     Args:
