@@ -16,7 +16,7 @@ demo: install ## the complete pipeline on synthetic data
 	$(BIN)/dllm2rec demo --config configs/demo.yaml
 
 test: install ## all tests
-	$(BIN)/pytest -q -n 2 --dist loadgroup
+	$(BIN)/pytest -q -n 2
 
 test-fast: install ## the tests that start no engine
 	$(BIN)/pytest -q -m "not engine"

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -18,12 +19,16 @@ pytest_plugins = ["tests.teacher_fixtures"]
 torch.set_num_threads(1)
 
 
-@pytest.hookimpl(tryfirst=True)  # xdist reads the marks when its own turn comes
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep tests that share engines in one process, where several run the tests (``-n``)."""
-    for item in items:
-        teacher = item.path.parent.name.startswith("teacher_")
-        item.add_marker(pytest.mark.xdist_group("teacher" if teacher else str(item.path)))
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Where several processes run the tests (``-n``), keep a file in one of them, and all that share a teacher."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return "teacher" if nodeid.startswith("tests/teacher_") else nodeid.partition("::")[0]
+
+    return Scheduling(config, log)
 
 
 @pytest.fixture(scope="session")
