@@ -1,20 +1,18 @@
 """The one launcher of Ray Train: a loop on N workers, restarted from its last checkpoint after a failure."""
 
-import contextlib
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from pyarrow.fs import FileSystem
 from ray import train
 from ray.train import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig, UserCallback
 from ray.train.torch import TorchConfig, TorchTrainer
 
+from cluster.checkpoints import remove_checkpoints
 from cluster.config import ResourcesConfig
 from cluster.errors import UserError
 from cluster.resources import check_resources
@@ -45,7 +43,7 @@ def run_workers(
         payload: settings for the loop; must pickle.
         resources: how many workers, and what each needs.
         name: the identity of the run (:func:`cluster.identity.digest`): no other training may have it.
-        storage: directory or URI that all machines reach, see :func:`checkpoint_storage`.
+        storage: directory or URI that all machines reach, see :func:`cluster.checkpoints.checkpoint_storage`.
         max_failures: restarts from the last checkpoint after a worker dies.
         output: existing directory; none where the loop reports no checkpoint.
         keep_lowest: besides the last checkpoint, keep the one that was reported with the lowest value of this metric.
@@ -88,30 +86,13 @@ def run_workers(
     except train.TrainingFailedError as error:
         found = _user_error(error)
         if found:
-            _remove(storage, name)
+            remove_checkpoints(storage, name)
         raise found or error from None
     if output:
         with result.checkpoint.as_directory() as finished:
             shutil.copytree(finished, output, dirs_exist_ok=True)
-    _remove(storage, name)
+    remove_checkpoints(storage, name)
     return result.metrics or {}
-
-
-def checkpoint_storage(storage: str | None, output: Path) -> str:
-    """Where a training keeps its checkpoints: as asked, or beside its output, which all machines reach anyway."""
-    if storage is None:
-        return str(output.absolute().parent / f".{output.name}.checkpoints")
-    return storage if "://" in storage else str(Path(storage).absolute())
-
-
-def _remove(storage: str, name: str) -> None:
-    """Delete what a run keeps, and the storage's folder if nothing else is in it."""
-    filesystem, root = FileSystem.from_uri(storage)
-    with contextlib.suppress(FileNotFoundError):
-        filesystem.delete_dir(f"{root}/{name}")
-    if filesystem.type_name == "local":
-        with contextlib.suppress(OSError):  # it holds other runs
-            Path(root).rmdir()
 
 
 class _Worker:
@@ -128,17 +109,6 @@ class _Worker:
         torch.set_num_threads(self.threads)
         logging.getLogger("ray.train").setLevel(logging.WARNING)
         self.loop(payload)
-
-
-@contextmanager
-def last_checkpoint() -> Iterator[Path | None]:
-    """The directory of the checkpoint to resume from, inside a worker of a restarted run; none in a new one."""
-    checkpoint = train.get_checkpoint()
-    if checkpoint is None:
-        yield None
-        return
-    with checkpoint.as_directory() as directory:
-        yield Path(directory)
 
 
 def _user_error(error: BaseException) -> UserError | None:

@@ -12,7 +12,7 @@ from conformance.promise import promise
 from data_prep.catalogue import build_catalogue
 from data_prep.config import READERS, PrepareConfig
 from data_prep.log import build_log
-from data_prep.rawfiles import RawTable, Reader
+from data_prep.readers.rawfiles import RawTable, Reader
 
 COLUMNS = {"interactions": ["user_id", "item_id", "timestamp"], "items": ["item_id", "title"]}
 
@@ -43,7 +43,7 @@ def check_source(name: str, interactions: Path, items: Path) -> None:
 
 
 def _table(table: RawTable, columns: list[str], name: str, what: str) -> None:
-    promise(isinstance(table, RawTable), name, f"gives {what} as a data_prep.rawfiles.RawTable")
+    promise(isinstance(table, RawTable), name, f"gives {what} as a data_prep.readers.rawfiles.RawTable")
     lacking = [column for column in columns if column not in table.columns.column_names]
     promise(not lacking, name, f"gives {what} with the columns {', '.join(columns)}; not {', '.join(lacking)}")
     promise(table.columns.num_rows > 0, name, f"gives the rows of {what}")

@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from cluster.errors import DataError
 from data_prep.config import BadRows
-from data_prep.rawfiles import DROP_HINT, RawTable
+from data_prep.readers.rawfiles import DROP_HINT, RawTable
 
 NO_TITLE = ("", "nan")
 

@@ -9,11 +9,11 @@ from cluster.config import Config
 from cluster.dotted_path import one_of
 
 READERS = {
-    "csv": "data_prep.tabular:read_csv",
-    "parquet": "data_prep.tabular:read_parquet",
-    "recbole": "data_prep.recbole:read",
-    "movielens": "data_prep.movielens:read",
-    "amazon": "data_prep.amazon:read",
+    "csv": "data_prep.readers.tabular:read_csv",
+    "parquet": "data_prep.readers.tabular:read_parquet",
+    "recbole": "data_prep.readers.recbole:read",
+    "movielens": "data_prep.readers.movielens:read",
+    "amazon": "data_prep.readers.amazon:read",
 }
 """Functions ``read(interactions, items, bad_rows)`` that give the raw log and the raw items as RawTables."""
 SYNTHETIC = "synthetic"

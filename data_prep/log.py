@@ -11,7 +11,7 @@ import pyarrow as pa
 from cluster.errors import DataError
 from data_prep.catalogue import Catalogue
 from data_prep.config import BadRows
-from data_prep.rawfiles import DROP_HINT, RawTable
+from data_prep.readers.rawfiles import DROP_HINT, RawTable
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]

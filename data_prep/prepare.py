@@ -15,7 +15,7 @@ from data_prep import synthetic
 from data_prep.catalogue import build_catalogue
 from data_prep.config import READERS, SYNTHETIC, PrepareConfig
 from data_prep.log import build_log
-from data_prep.rawfiles import RawTable, Reader
+from data_prep.readers.rawfiles import RawTable, Reader
 from data_prep.schema import SPLITS
 from data_prep.sequences import select_rows
 from data_prep.shards import write_items, write_sequences

@@ -7,7 +7,7 @@ import pyarrow as pa
 
 from data_prep.config import SyntheticConfig
 from data_prep.log import Floats, Ints, Mask
-from data_prep.rawfiles import RawTable
+from data_prep.readers.rawfiles import RawTable
 from data_prep.synthetic_catalogue import (
     GENRES,
     NO_GENRE,

@@ -11,13 +11,14 @@ from ray import train as ray_train
 from ray.train import Checkpoint
 from safetensors.torch import load_file
 
+from cluster.checkpoints import checkpoint_storage, last_checkpoint
 from cluster.console import report, say
 from cluster.errors import ConfigError, StaleInputError
 from cluster.identity import digest
 from cluster.live import Live
 from cluster.ray_session import ray_session
 from cluster.storage import Manifest, check_free, check_made_from, fingerprint, output_directory, read_manifest
-from cluster.workers import Payload, checkpoint_storage, last_checkpoint, run_workers
+from cluster.workers import Payload, run_workers
 from data_prep.schema import EMBEDDINGS_FILE, EMBEDDINGS_TENSOR, ITEMS_FILE
 from data_prep.yardsticks import best_yardstick, yardsticks
 from student_train.config import DistillationConfig, TrainConfig

@@ -12,8 +12,8 @@ from safetensors.torch import load_file, save_file
 from cluster.console import say
 from cluster.errors import DataError, StaleInputError
 from cluster.storage import Draft, check_made_from, fingerprint, output_directory, read_manifest
-from data_prep.delimited import read_columns
 from data_prep.official_rows import Rows, read_official, write_dataset, write_official
+from data_prep.readers.delimited import read_columns
 from data_prep.reading import read_titles
 from data_prep.schema import EMBEDDINGS_FILE, EMBEDDINGS_TENSOR, SPLITS, labels_schema
 from data_prep.shards import write_shards

@@ -13,9 +13,10 @@ from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.utils.logging import disable_progress_bar
 
+from cluster.checkpoints import last_checkpoint
 from cluster.engine import load_deepspeed
 from cluster.errors import DataError
-from cluster.workers import Payload, last_checkpoint
+from cluster.workers import Payload
 from data_prep.reading import read_titles
 from data_prep.schema import Split
 from teacher_train.config import TrainTeacherConfig

@@ -2,11 +2,12 @@
 
 from pathlib import Path
 
+from cluster.checkpoints import checkpoint_storage
 from cluster.console import say
 from cluster.identity import digest
 from cluster.ray_session import ray_session
 from cluster.storage import check_free, fingerprint, output_directory, read_manifest
-from cluster.workers import checkpoint_storage, run_workers
+from cluster.workers import run_workers
 from teacher_infer.prompts import fingerprint as prompt_fingerprint
 from teacher_train.config import TrainTeacherConfig
 from teacher_train.loop import train_loop

@@ -19,10 +19,11 @@ from ray.train import Checkpoint
 from ray.tune.integration.ray_train import TuneReportCallback
 from ray.tune.result import DONE, SHOULD_CHECKPOINT
 
+from cluster.checkpoints import last_checkpoint
 from cluster.config import ResourcesConfig, describe
 from cluster.errors import ConfigError, TrainingError
 from cluster.identity import digest
-from cluster.workers import Payload, last_checkpoint, run_workers
+from cluster.workers import Payload, run_workers
 from data_prep.schema import ITEMS_FILE
 from student_train.config import TrainConfig
 from student_train.distilled_student import check_sides

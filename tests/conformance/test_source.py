@@ -14,8 +14,8 @@ from conformance import check_source
 from conformance.promise import ConformanceError
 from data_prep.config import READERS, PrepareConfig
 from data_prep.prepare import prepare
-from data_prep.rawfiles import RawTable
-from data_prep.tabular import read_csv
+from data_prep.readers.rawfiles import RawTable
+from data_prep.readers.tabular import read_csv
 
 LOG = [("u1", "i1", "10"), ("u1", "i2", "20"), ("u2", "i1", "15"), ("u2", "i3", "30")]
 ITEMS = [("i1", "Red Pen"), ("i2", "Blue Pen"), ("i3", "Paper")]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from data_prep.rawfiles import RawTable
+from data_prep.readers.rawfiles import RawTable
 
 Write = Callable[..., Path]
 Raw = Callable[..., RawTable]

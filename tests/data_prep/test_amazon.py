@@ -6,7 +6,7 @@ import json
 import pytest
 
 from cluster.errors import DataError
-from data_prep.amazon import read
+from data_prep.readers.amazon import read
 
 REVIEW_2014 = {"reviewerID": "A1", "asin": "B1", "unixReviewTime": 1388, "overall": 5.0, "helpful": [0, 1]}
 REVIEW_2023 = {"user_id": "A1", "asin": "B1-red", "parent_asin": "B1", "timestamp": 1388, "title": "Five stars"}

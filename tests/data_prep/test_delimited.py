@@ -3,7 +3,7 @@
 import pytest
 
 from cluster.errors import DataError
-from data_prep.delimited import read_columns
+from data_prep.readers.delimited import read_columns
 
 WANTED = {"item": ["item"], "title": ["title", "name"]}
 

@@ -3,7 +3,7 @@
 import pytest
 
 from cluster.errors import DataError
-from data_prep.movielens import read
+from data_prep.readers.movielens import read
 
 
 def test_read(write):

@@ -9,8 +9,8 @@ import pyarrow.csv
 import pytest
 
 from cluster.errors import DataError
-from data_prep.delimited import read_columns
-from data_prep.rawfiles import find_column, readable, text_lines
+from data_prep.readers.delimited import read_columns
+from data_prep.readers.rawfiles import find_column, readable, text_lines
 
 read_csv = partial(read_columns, wanted={"a": ["a"]}, delimiter=",", bad_rows="error", quoted=True)
 

@@ -3,7 +3,7 @@
 import pytest
 
 from cluster.errors import DataError
-from data_prep.recbole import read
+from data_prep.readers.recbole import read
 
 
 @pytest.mark.parametrize("column", ["title:token_seq", "movie_title:token_seq", "name:token_seq"])

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from cluster.errors import DataError
-from data_prep.tabular import read_csv, read_parquet
+from data_prep.readers.tabular import read_csv, read_parquet
 
 ITEMS = pa.table({"item_id": [5], "title": ["Pen"]})
 

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from data_prep.config import BadRows
-from data_prep.delimited import read_columns
-from data_prep.rawfiles import RawTable
+from data_prep.readers.delimited import read_columns
+from data_prep.readers.rawfiles import RawTable
 
 INTERACTIONS = {"user_id": ["user_id"], "item_id": ["item_id"], "timestamp": ["timestamp"]}
 ITEMS = {"item_id": ["item_id"], "title": ["title", "movie_title", "name"]}

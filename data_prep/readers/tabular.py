@@ -8,8 +8,8 @@ import pyarrow.parquet as pq
 
 from cluster.errors import DataError
 from data_prep.config import BadRows
-from data_prep.delimited import read_columns
-from data_prep.rawfiles import RawTable, empty, find_column
+from data_prep.readers.delimited import read_columns
+from data_prep.readers.rawfiles import RawTable, empty, find_column
 
 INTERACTIONS = ["user_id", "item_id", "timestamp"]
 ITEMS = ["item_id", "title"]

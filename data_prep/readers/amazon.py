@@ -14,7 +14,7 @@ import pyarrow.json
 
 from cluster.errors import DataError
 from data_prep.config import BadRows
-from data_prep.rawfiles import DROP_HINT, RawTable, empty, find_column, readable, text_lines
+from data_prep.readers.rawfiles import DROP_HINT, RawTable, empty, find_column, readable, text_lines
 
 INTERACTIONS = {
     "user_id": ["reviewerID", "user_id"],

@@ -13,7 +13,7 @@ import pyarrow.csv
 
 from cluster.errors import DataError
 from data_prep.config import BadRows
-from data_prep.rawfiles import DROP_HINT, UTF8, RawTable, empty, find_column, readable, text_lines
+from data_prep.readers.rawfiles import DROP_HINT, UTF8, RawTable, empty, find_column, readable, text_lines
 
 
 def read_columns(

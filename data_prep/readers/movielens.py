@@ -6,8 +6,8 @@ import pyarrow as pa
 
 from cluster.errors import DataError
 from data_prep.config import BadRows
-from data_prep.delimited import read_columns
-from data_prep.rawfiles import DROP_HINT, LATIN1, RawTable, empty, text_lines
+from data_prep.readers.delimited import read_columns
+from data_prep.readers.rawfiles import DROP_HINT, LATIN1, RawTable, empty, text_lines
 
 INTERACTIONS = {name: [name] for name in ("user_id", "item_id", "timestamp")}
 # Ratings hold no single colon, so that `::` reads as two delimiters of one character, at pyarrow's speed.
