@@ -33,8 +33,13 @@ QUIET_ENVIRONMENT = {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", "RAY_USAGE_STATS
 
 
 @contextmanager
-def ray_session(config: ClusterConfig) -> Iterator[None]:
+def ray_session(config: ClusterConfig, dashboard: bool = False) -> Iterator[None]:
     """Connect to Ray for the length of the block; a session that is already open is used and left open.
+
+    Args:
+        config: where it is.
+        dashboard: whether a local Ray has one. Ray Train asks it whether a run was killed, as those of stopped trials
+            are, and frees what its workers held.
 
     Raises:
         ConfigError: no Ray answers at ``config.address``.
@@ -42,14 +47,14 @@ def ray_session(config: ClusterConfig) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    connect(config)
+    connect(config, dashboard)
     try:
         yield
     finally:
         ray.shutdown()
 
 
-def connect(config: ClusterConfig) -> None:
+def connect(config: ClusterConfig, dashboard: bool = False) -> None:
     """Start a local Ray or connect to ``config.address``.
 
     Raises:
@@ -63,7 +68,7 @@ def connect(config: ClusterConfig) -> None:
     options: dict[str, Any] = {}
     if address == "local":
         os.environ.update(LOCAL_ENVIRONMENT)
-        options = {"num_cpus": config.cpus, "include_dashboard": False}
+        options = {"num_cpus": config.cpus, "include_dashboard": dashboard}
     try:
         _probe(address)
         _start(address, options)

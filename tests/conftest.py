@@ -36,7 +36,7 @@ def ray_local() -> Iterator[None]:
     """One local Ray of two CPUs for all tests that need one."""
     from cluster.ray_session import ray_session
 
-    with ray_session(ClusterConfig(cpus=2)):
+    with ray_session(ClusterConfig(cpus=2), dashboard=True):
         yield
 
 

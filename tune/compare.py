@@ -69,7 +69,7 @@ def compare(config: CompareConfig) -> Path:
         closing(journal),
         Tracker(config.tracking, config.output) as tracker,
         tracker.running(run),
-        ray_session(config.cluster),
+        ray_session(config.cluster, dashboard=config.resources.workers > 1),
     ):
         places = enter(journal, cells)
         say(f"{len(journal.records)} trainings, {len(journal.ended)} of them done already")

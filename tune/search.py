@@ -56,7 +56,7 @@ def tune(config: TuneConfig) -> Path:
         closing(journal),
         Tracker(config.tracking, config.output) as tracker,
         tracker.running(run),
-        ray_session(config.cluster),
+        ray_session(config.cluster, dashboard=config.resources.workers > 1),
     ):
         records = run_trials(
             lambda: plan_of(config, base, space, inputs),

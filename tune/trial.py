@@ -202,6 +202,18 @@ def trained_config(plan: Plan, point: Point) -> TrainConfig:
     return config
 
 
+class Reports(TuneReportCallback):
+    """Hands evaluations to Ray Tune, but not the last one.
+
+    At the last one Ray Tune ends the trial's process, which has to free its workers first.
+    """
+
+    def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Any) -> None:  # noqa: ANN401
+        """See :class:`ray.train.UserCallback`."""
+        if not metrics[0]["complete"]:
+            super().after_report(run_context, metrics, checkpoint)
+
+
 def train_on_workers(config: dict[str, Any], plan: Plan) -> None:
     """A trial with several workers: it launches Ray Train, which hands every evaluation to Ray Tune.
 
@@ -211,8 +223,8 @@ def train_on_workers(config: dict[str, Any], plan: Plan) -> None:
         trained = trained_config(plan, config["point"])
         name = f"trial-{digest(trained, plan.inputs | {'seeds': str(plan.seeds)})}"
         payload = {"plan": plan, "config": trained}
-        callbacks = [TuneReportCallback()]
-        run_workers(_worker, payload, plan.resources, name=name, storage=plan.storage, callbacks=callbacks)
+        last = run_workers(_worker, payload, plan.resources, name=name, storage=plan.storage, callbacks=[Reports()])
+        tune.report(last)
     except TrainingError as error:
         tune.report({"failed": str(error)})
 

@@ -15,6 +15,7 @@ from types import SimpleNamespace
 import mlflow
 import psutil
 import pytest
+import ray
 import yaml
 
 from cluster.config import ClusterConfig, ResourcesConfig, TrackingConfig
@@ -275,6 +276,12 @@ def test_a_trial_with_several_workers_reports_through_ray_train(ray_local, datas
     assert (records[0].state, records[0].reason) == ("complete", "")
     assert [at["epoch"] for at in records[0].histories[0]] == [1, 2, 3, 4]
     assert records[1].state in ("complete", "stopped early")
+    # A run that is killed with its trial gives back what its workers held.
+    for _ in range(600):
+        if ray.available_resources().get("CPU") == 2:
+            break
+        time.sleep(0.1)
+    assert ray.available_resources()["CPU"] == 2
 
 
 @pytest.mark.engine
