@@ -28,7 +28,7 @@ class Label:
     def __init__(self, job: Job) -> None:
         self._job = job
         self._titles = read_titles(job.config.dataset)
-        self._engines = Engines(job, share=1 if job.config.ranking in ("beam", "score", "embed") else 2)
+        self._engines = Engines(job, share=find(RANKERS, job.config.ranking).engines)
         self._empty = {item for item, title in enumerate(self._titles) if not title.strip()}
 
     @cached_property
@@ -108,6 +108,7 @@ def open_ranker(teacher: Teacher) -> Ranker:
     Raises:
         ConfigError: a dotted path leads to nothing.
     """
+    torch.set_num_threads(max(1, int(teacher.config.resources.cpus)))
     ranker: Ranker = find(RANKERS, teacher.config.ranking).open(teacher)
     return ranker
 

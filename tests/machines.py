@@ -22,13 +22,13 @@ ENVIRONMENT = os.environ | {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLE
 # In a mount namespace: an own /tmp, in which nothing of this machine's is seen but the shared folder, and the project's
 # code where that lies below /tmp.
 OWN_TMP = """
-own=$(mktemp -d) && mount -t tmpfs tmpfs "$own"
+mkdir "$OWN" && mount -t tmpfs tmpfs "$OWN"
 for folder in "$SHARED" "$PROJECT"; do
     if [[ "$folder" == /tmp/* ]]; then
-        mkdir -p "$own/${folder#/tmp/}" && mount --bind "$folder" "$own/${folder#/tmp/}"
+        mkdir -p "$OWN/${folder#/tmp/}" && mount --bind "$folder" "$OWN/${folder#/tmp/}"
     fi
 done
-mount --rbind "$own" /tmp
+mount --rbind "$OWN" /tmp
 exec "$@"
 """
 PROJECT = Path(__file__).parent.parent
@@ -51,7 +51,9 @@ def two_machines(shared: Path) -> Iterator[str]:
         node = [*RAY, "start", f"--address={address}", "--num-cpus=2", "--block"]
         isolated = ["unshare", "-m", "bash", "-euc", OWN_TMP, "bash", *node]
         log = Path(own) / "node.log"
-        machines.enter_context(_machine(isolated, log, address, nodes=2, SHARED=str(shared), PROJECT=str(PROJECT)))
+        machines.enter_context(
+            _machine(isolated, log, address, nodes=2, SHARED=str(shared), PROJECT=str(PROJECT), OWN=f"{own}/tmp")
+        )
         yield address
 
 

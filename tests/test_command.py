@@ -94,9 +94,8 @@ def test_every_field_has_a_default(name: str) -> None:
     resolve_name(CONFIGS[name])()
 
 
-@pytest.mark.parametrize(
-    "name", [name for name in VERBS if name != "track"]
-)  # what it writes lies at the tracking server
+# What `track` writes lies at the tracking server.
+@pytest.mark.parametrize("name", [name for name in VERBS if name != "track"])
 def test_every_verb_config_names_its_output(name: str) -> None:
     fields = resolve_name(CONFIGS[name]).model_fields
     assert fields["output"].annotation is Path

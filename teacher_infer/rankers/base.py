@@ -46,6 +46,8 @@ class Ranker(Protocol):
     """A teacher with its catalogue; holds its engines."""
 
     kind: ScoreKind
+    engines: int
+    """Engines that it may hold at a time; they share the actor's GPU."""
 
     @classmethod
     def open(cls, teacher: "Teacher") -> Self:

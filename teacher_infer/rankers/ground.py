@@ -26,6 +26,7 @@ class Ground:
     """Generated titles among the item embeddings of the same model."""
 
     kind: ScoreKind = "distance"
+    engines = 2
 
     def __init__(
         self,

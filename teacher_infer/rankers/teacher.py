@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 from data_prep.schema import EMBEDDINGS_FILE, ScoreKind
@@ -23,7 +22,6 @@ class Teacher:
 
     def items(self) -> Tensor:
         """Item embeddings [N, E], memory-mapped."""
-        torch.set_num_threads(max(1, int(self.config.resources.cpus)))
         return read_items(self.config.output / EMBEDDINGS_FILE)
 
     def catalogue(self, items_NE: Tensor, kind: ScoreKind) -> Catalogue:

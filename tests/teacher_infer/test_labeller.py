@@ -69,6 +69,7 @@ class Alphabetical:
     """A ranker of somebody else's: items by title."""
 
     kind = "cosine"
+    engines = 1
 
     def __init__(self, titles: Sequence[str], top_k: int) -> None:
         self._first = torch.tensor(sorted(range(len(titles)), key=titles.__getitem__)[:top_k])
