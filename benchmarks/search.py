@@ -24,7 +24,7 @@ from data_prep.config import PrepareConfig, SyntheticConfig
 from data_prep.prepare import prepare
 from student_train.config import ModelConfig, TrainConfig
 from student_train.loop import fit
-from student_train.train import load_data
+from student_train.worker import load_data
 from tune.config import Domain, SearchConfig, TuneConfig
 from tune.journal import Progress, Record
 from tune.points import total

@@ -4,13 +4,15 @@ Any process may report. What a worker reports travels to the driver's screen as 
 line of a worker is shown with ``--verbose`` only.
 """
 
+import gc
 import json
 import logging
 import os
 import sys
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from tqdm import tqdm
@@ -61,11 +63,30 @@ def quiet_worker() -> None:
     """Set up a Ray worker process; imports nothing heavy, for each actor runs it."""
     global _in_worker
     _in_worker = True
+    # Imports make a million objects that stay; by default the collector goes through them again and again.
+    gc.set_threshold(100_000, 50, 100)
     quiet_libraries()
     import ray
 
     # A library would search this machine for "the" Ray otherwise, and fail where two are at work.
     os.environ.setdefault("RAY_ADDRESS", ray.get_runtime_context().gcs_address)
+
+
+@contextmanager
+def without_startup_lines() -> Iterator[None]:
+    """Keep off the screen what Ray's C++ parts print at a start; their errors are raised as well."""
+    if verbose():
+        yield
+        return
+    screen = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(screen, 2)
+        os.close(screen)
+        os.close(nowhere)
 
 
 def quiet_libraries() -> None:

@@ -11,6 +11,7 @@ from torch import distributed as dist
 
 from cluster.averaging import RunningAverage
 from cluster.config import DeepSpeedConfig
+from cluster.lean_import import lean_import
 
 TAG = "engine"
 STATE = "trainer"
@@ -126,8 +127,9 @@ def load_deepspeed() -> Any:  # noqa: ANN401  # the deepspeed module
     if not torch.cuda.is_available():
         os.environ["DS_ACCELERATOR"] = "cpu"
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
-    import deepspeed
-    from deepspeed import ops
+    with lean_import("mlflow"):  # of its autotuner
+        import deepspeed
+        from deepspeed import ops
 
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
     ops.__compatible_ops__["deepspeed_shm_comm"] = False

@@ -11,7 +11,7 @@ import ray
 from ray.exceptions import AuthenticationError
 
 from cluster import console
-from cluster.config import ClusterConfig
+from cluster.config import ClusterConfig, ResourcesConfig
 from cluster.errors import ConfigError
 
 # What every worker needs to know before it imports an engine; docs/decisions.md says why each is there.
@@ -31,6 +31,9 @@ WORKER_SETUP = "cluster.console.quiet_worker"
 LOCAL_ENVIRONMENT = {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}
 QUIET_ENVIRONMENT = {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", "RAY_USAGE_STATS_ENABLED": "0"}
 
+_local = False
+"""Whether this process started the Ray that it is connected to."""
+
 
 @contextmanager
 def ray_session(config: ClusterConfig, dashboard: bool = False) -> Iterator[None]:
@@ -47,11 +50,13 @@ def ray_session(config: ClusterConfig, dashboard: bool = False) -> Iterator[None
     if ray.is_initialized():
         yield
         return
+    global _local
     connect(config, dashboard)
     try:
         yield
     finally:
         ray.shutdown()
+        _local = False
 
 
 def connect(config: ClusterConfig, dashboard: bool = False) -> None:
@@ -63,15 +68,16 @@ def connect(config: ClusterConfig, dashboard: bool = False) -> None:
     os.environ.update(QUIET_ENVIRONMENT | WORKER_ENVIRONMENT)
     # It announces at every start that tokens are on, which is what we want.
     logging.getLogger("ray._private.authentication.authentication_token_setup").setLevel(logging.ERROR)
-    # Inside a submitted job RAY_ADDRESS names the cluster that runs it.
-    address = config.address or os.environ.get("RAY_ADDRESS") or "local"
+    address = _address(config) or "local"
     options: dict[str, Any] = {}
     if address == "local":
         os.environ.update(LOCAL_ENVIRONMENT)
         options = {"num_cpus": config.cpus, "include_dashboard": dashboard}
+    global _local
     try:
         _probe(address)
         _start(address, options)
+        _local = address == "local"
     except AuthenticationError as error:
         raise ConfigError(
             f"Ray at --cluster.address {address} refuses the token: set RAY_AUTH_TOKEN to the one its head has"
@@ -81,19 +87,28 @@ def connect(config: ClusterConfig, dashboard: bool = False) -> None:
         raise ConfigError(f"no Ray answers at --cluster.address {address}: {reason[:200]}") from error
 
 
+def fits_here(config: ClusterConfig, resources: ResourcesConfig) -> bool:
+    """Whether a job needs no more than this process: one worker without a GPU, and no cluster is named or connected."""
+    clustered = not _local if ray.is_initialized() else _address(config) is not None
+    return not clustered and resources.workers == 1 and not resources.gpus and not resources.accelerator_type
+
+
+def _address(config: ClusterConfig) -> str | None:
+    # Inside a submitted job RAY_ADDRESS names the cluster that runs it.
+    return config.address or os.environ.get("RAY_ADDRESS") or None
+
+
 def _start(address: str, options: dict[str, Any]) -> None:
     """Call ``ray.init``; a local Ray that a busy machine did not start within Ray's own limit gets a second chance."""
     for last in (False, True):
         try:
-            ray.init(
-                address=address,
-                runtime_env={
-                    "env_vars": WORKER_ENVIRONMENT,
-                    "worker_process_setup_hook": "cluster.console.quiet_worker",
-                },
-                logging_level=logging.WARNING,
-                **options,
-            )
+            with console.without_startup_lines():
+                ray.init(
+                    address=address,
+                    runtime_env={"env_vars": WORKER_ENVIRONMENT, "worker_process_setup_hook": WORKER_SETUP},
+                    logging_level=logging.WARNING,
+                    **options,
+                )
             console.show_workers()
             return
         except Exception as error:

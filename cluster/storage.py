@@ -80,6 +80,8 @@ def write_manifest(draft: Draft, *, verb: str, config: Config, inputs: dict[str,
     )
     aside = draft.path / f".{MANIFEST_FILE}.{os.getpid()}"
     aside.write_text(manifest.model_dump_json(indent=2) + "\n")
+    for file in draft.path.rglob("*.safetensors"):  # the library makes them for their owner's eyes alone
+        file.chmod(aside.stat().st_mode)
     aside.rename(draft.path / MANIFEST_FILE)
 
 

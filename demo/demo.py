@@ -11,7 +11,7 @@ from ray.exceptions import RayTaskError
 
 from cluster.console import say
 from cluster.errors import UserError
-from cluster.ray_session import ray_session
+from cluster.ray_session import fits_here, ray_session
 from cluster.storage import check_free, output_directory, read_manifest
 from cluster.tracking import Tracker
 from data_prep.prepare import prepare
@@ -36,7 +36,7 @@ from tune.best import STUDENT_FOLDER
 from tune.search import tune
 
 VERB = "demo"
-SHOWN_TITLES = 10
+SHOWN_TITLES = 5
 SHORTEST_SHOWN_HISTORY = 4
 
 
@@ -59,8 +59,8 @@ def demo(config: DemoConfig) -> Path:
         with _stage("label", seconds):
             for one in pipeline.labels.values():
                 label(one)
-            best = _better_labels(pipeline)
-            pipeline = pipeline.distilled_from(best)
+            pipeline = pipeline.distilled_from(_better_labels(pipeline))
+            say(_choice(pipeline))
         with _stage("train", seconds):
             _train_all([one for several in pipeline.students.values() for one in several], config.concurrent)
         if pipeline.tune:
@@ -96,19 +96,21 @@ def _stage(name: str, seconds: dict[str, float]) -> Iterator[None]:
 
 
 def _train_all(configs: list[TrainConfig], concurrent: int) -> None:
-    """Train students side by side; each asks Ray for its own workers.
+    """Train students side by side: on one machine each in a process, on a cluster each with workers of its own.
 
     Raises:
         UserError: the first one that a training raised.
     """
     running: list[ray.ObjectRef] = []
-    remote = ray.remote(num_cpus=0, max_retries=0)(train)
     try:
         for config in configs:
+            here = not config.max_failures and fits_here(config.cluster, config.resources)
+            remote = ray.remote(num_cpus=config.resources.cpus if here else 0, max_retries=0)(train)
             if len(running) == concurrent:
                 done, running = ray.wait(running)
                 ray.get(done)
-            running.append(remote.remote(config.model_copy(update={"output": config.output.absolute()})))
+            absolute = config.model_copy(update={"output": config.output.absolute()})
+            running.append(remote.remote(absolute, in_process=here))
         ray.get(running)
     except RayTaskError as error:
         if isinstance(error.cause, UserError):
@@ -116,17 +118,21 @@ def _train_all(configs: list[TrainConfig], concurrent: int) -> None:
         raise
 
 
+def _teachers(pipeline: Pipeline) -> dict[str, float]:
+    """NDCG@20 on validation rows by teacher, the best first."""
+    found = {
+        name: read_manifest(one.output, "label").metrics["validation_ndcg@20"] for name, one in pipeline.labels.items()
+    }
+    return dict(sorted(found.items(), key=lambda pair: -pair[1]))
+
+
 def _better_labels(pipeline: Pipeline) -> Path:
-    """The labels of the teacher that ranks validation rows better."""
+    return pipeline.labels[next(iter(_teachers(pipeline)))].output
 
-    def ndcg(name: str) -> float:
-        return read_manifest(pipeline.labels[name].output, "label").metrics["validation_ndcg@20"]
 
-    best = max(pipeline.labels, key=ndcg)
-    if len(pipeline.labels) > 1:
-        figures = ", ".join(f"{name} {ndcg(name):.4f}" for name in pipeline.labels)
-        say(f"students learn from the {best}: validation NDCG@20 {figures}")
-    return pipeline.labels[best].output
+def _choice(pipeline: Pipeline) -> str:
+    figures = ", ".join(f"{name} {ndcg:.4f}" for name, ndcg in _teachers(pipeline).items())
+    return f"students learn from the first of these: {figures} (NDCG@20 on validation rows)"
 
 
 def _figures(pipeline: Pipeline) -> list[Figures]:

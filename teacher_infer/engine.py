@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from cluster.errors import ConfigError, ModelError
+from cluster.lean_import import lean_import
 from teacher_infer.config import VllmConfig
 from teacher_infer.model_files import is_causal, lora_rank
 from teacher_infer.prompts import Template, fitted, history_text, prompt, response
@@ -65,8 +66,9 @@ class VllmEngine:
     """
 
     def __init__(self, model: Path, task: Task, config: VllmConfig, gpu: bool = False) -> None:
-        from vllm import LLM
-        from vllm.lora.request import LoRARequest
+        with lean_import("sklearn"):  # of a way of speculative decoding
+            from vllm import LLM
+            from vllm.lora.request import LoRARequest
 
         rank = lora_rank(config.lora) if config.lora else None
         self._lora = LoRARequest(config.lora.name or "adapter", 1, str(config.lora)) if config.lora else None

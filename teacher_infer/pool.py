@@ -2,6 +2,7 @@
 
 import json
 import os
+import warnings
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any, Protocol
@@ -10,6 +11,7 @@ import ray
 from ray.data import ActorPoolStrategy
 from ray.data.exceptions import ExecutionTimeoutError
 from ray.exceptions import GetTimeoutError, RayActorError
+from ray.util.annotations import RayDeprecationWarning
 
 from cluster.console import quiet_libraries
 from cluster.errors import ClusterError, ConfigError, ModelError, UserError
@@ -75,16 +77,20 @@ def work_through(work: type[Work], job: Job, shards: Sequence[Any]) -> Iterator[
     context.wait_for_min_actors_s = config.placement_timeout
     context.execution_no_progress_timeout_s = config.progress_timeout
     done = ray.data.from_items([{SHARD: json.dumps(shard)} for shard in shards], override_num_blocks=len(shards))
-    done = done.map_batches(
-        Actor,
-        fn_constructor_kwargs={"work": work, "job": job, "driver": os.uname().nodename},
-        batch_size=1,
-        compute=ActorPoolStrategy(min_size=resources.workers, max_size=max(resources.workers, config.max_workers or 0)),
-        num_cpus=each["CPU"],
-        num_gpus=resources.gpus,
-        accelerator_type=resources.accelerator_type,
-        ray_remote_args_fn=lambda: {"max_task_retries": RETRIES},
-    )
+    most = max(resources.workers, config.max_workers or 0)
+    with warnings.catch_warnings():
+        # The way to limit retries is deprecated, and Ray 2.60 has no other.
+        warnings.simplefilter("ignore", RayDeprecationWarning)
+        done = done.map_batches(
+            Actor,
+            fn_constructor_kwargs={"work": work, "job": job, "driver": os.uname().nodename},
+            batch_size=1,
+            compute=ActorPoolStrategy(min_size=resources.workers, max_size=most),
+            num_cpus=each["CPU"],
+            num_gpus=resources.gpus,
+            accelerator_type=resources.accelerator_type,
+            ray_remote_args_fn=lambda: {"max_task_retries": RETRIES},
+        )
     try:
         for row in done.iter_rows():
             if row[FAILURE]:

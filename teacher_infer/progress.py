@@ -23,5 +23,6 @@ class Progress:
         seconds = time.perf_counter() - self._start
         new = self.stats.rows + self.stats.failed
         tokens = self.stats.prompt_tokens + self.stats.new_tokens
-        text = f"{new / seconds:,.0f} rows/s, {tokens / seconds:,.0f} tokens/s, {self.stats.failed:,} failed"
+        speed = f"{new / seconds:,.0f} rows/s" + (f", {tokens / seconds:,.0f} tokens/s" if tokens else "")
+        text = f"{speed}, {self.stats.failed:,} failed"
         report(self._name, self._done + new, self._rows, "rows", text)

@@ -7,6 +7,8 @@ from pydantic import Field
 
 from cluster.config import ClusterConfig, Config, DeepSpeedConfig, NoEffect, ResourcesConfig
 
+LOSS = "eval_loss"  # by which the best weights are chosen, as transformers' Trainer names it
+
 
 class TeacherModelConfig(Config):
     """A small Llama-architecture model to train from scratch."""

@@ -19,11 +19,11 @@ from cluster.errors import DataError
 from cluster.workers import Payload
 from data_prep.reading import read_titles
 from data_prep.schema import Split
-from teacher_train.config import TrainTeacherConfig
+from teacher_train.config import LOSS, TrainTeacherConfig
 from teacher_train.examples import Encoded, Example, Slice, encode, read_slice
 from teacher_train.model import open_model, open_tokenizer, write_teacher
 from teacher_train.packing import pack
-from teacher_train.trainer import LOSS, SECONDS, TeacherTrainer, training_arguments
+from teacher_train.trainer import SECONDS, TeacherTrainer, training_arguments
 
 
 class Rows(NamedTuple):

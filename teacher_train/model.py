@@ -8,37 +8,14 @@ import peft
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, LlamaConfig
 
-from cluster.errors import ConfigError, ModelError, StaleInputError
+from cluster.errors import ConfigError, ModelError
 from data_prep.reading import read_titles
 from teacher_infer.locate import ADAPTER_FOLDER
 from teacher_train.attention import VARLEN, register_varlen
 from teacher_train.config import LoraConfig, TrainTeacherConfig
 from teacher_train.tokenizer import learn_tokenizer
 
-HEAD_SIZES = (32, 64)  # what vLLM runs on every device
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
-
-
-def check_model(config: TrainTeacherConfig) -> None:
-    """Refuse a model that cannot be trained or served, before any work starts.
-
-    Raises:
-        ConfigError: the head size is not one that vLLM serves, or there is nothing to adapt.
-        StaleInputError: there is no model at ``start_from``.
-    """
-    model, start = config.model, config.start_from
-    if start is not None:
-        if not (start / "config.json").is_file():
-            raise StaleInputError(f"--start-from {start} holds no model (no config.json): name an HF model directory")
-        if (start / ADAPTER_FOLDER).is_dir():
-            raise StaleInputError(f"--start-from {start} holds only an adapter: train that one with --lora.merge True")
-    elif config.lora.rank:
-        raise ConfigError(f"--lora.rank {config.lora.rank} adapts a model that is there: name one with --start-from")
-    elif model.hidden_size % model.num_heads or model.hidden_size // model.num_heads not in HEAD_SIZES:
-        raise ConfigError(
-            f"--model.hidden-size {model.hidden_size} over --model.num-heads {model.num_heads} gives heads of size "
-            f"{model.hidden_size / model.num_heads:g}: vLLM serves {' and '.join(map(str, HEAD_SIZES))}"
-        )
 
 
 def open_tokenizer(config: TrainTeacherConfig) -> Any:  # noqa: ANN401  # a PreTrainedTokenizer

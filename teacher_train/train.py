@@ -5,14 +5,13 @@ from pathlib import Path
 from cluster.checkpoints import checkpoint_storage
 from cluster.console import say
 from cluster.identity import digest
+from cluster.lean_import import lean_import
 from cluster.ray_session import ray_session
 from cluster.storage import check_free, fingerprint, output_directory, read_manifest
-from cluster.workers import run_workers
+from cluster.workers import Payload, run_workers
 from teacher_infer.prompts import fingerprint as prompt_fingerprint
-from teacher_train.config import TrainTeacherConfig
-from teacher_train.loop import train_loop
-from teacher_train.model import check_model
-from teacher_train.trainer import LOSS
+from teacher_train.check import check_model
+from teacher_train.config import LOSS, TrainTeacherConfig
 
 VERB = "train-teacher"
 
@@ -39,7 +38,7 @@ def train_teacher(config: TrainTeacherConfig) -> Path:
         ray_session(config.cluster),
     ):
         last = run_workers(
-            train_loop,
+            _worker,
             {"config": config},
             config.resources,
             name=f"{VERB}-{digest(config, inputs)}",
@@ -52,3 +51,10 @@ def train_teacher(config: TrainTeacherConfig) -> Path:
         draft.metrics |= last["metrics"]
     say(f"teacher in {config.output}: validation loss {draft.metrics['validation_loss']:.4f}")
     return config.output
+
+
+def _worker(payload: Payload) -> None:
+    # Peft and the Trainer take seconds to import, which the driver need not wait for.
+    with lean_import("mlflow", "sklearn"):
+        from teacher_train.loop import train_loop
+    train_loop(payload)

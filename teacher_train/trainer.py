@@ -27,11 +27,10 @@ from transformers import (
 from cluster.console import report
 from cluster.engine import deepspeed_settings
 from cluster.errors import ConfigError
-from teacher_train.config import TrainTeacherConfig
+from teacher_train.config import LOSS, TrainTeacherConfig
 from teacher_train.examples import Example, collate
 
 REPORT_SECONDS = 1.0
-LOSS = "eval_loss"
 SECONDS = "train_seconds"
 NOT_EVALUATED = sys.float_info.max  # Ray Train keeps reports as JSON, which has no infinity
 Groups = Sequence[Sequence[Example]]

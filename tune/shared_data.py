@@ -14,7 +14,7 @@ from cluster.errors import UserError
 from student_train.config import TrainConfig
 from student_train.loop import TrainingData
 from student_train.rows import Rows
-from student_train.train import load_data
+from student_train.worker import load_data
 
 
 def share(configs: Iterable[TrainConfig]) -> ray.ObjectRef:

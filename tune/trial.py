@@ -30,7 +30,7 @@ from student_train.distilled_student import check_sides
 from student_train.loop import Trainer, TrainingData
 from student_train.models.student import Student
 from student_train.outcome import measure
-from student_train.train import load_data
+from student_train.worker import load_data
 from tune.config import MINIMISED
 from tune.journal import Progress
 from tune.shared_data import shared_with

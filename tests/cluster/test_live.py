@@ -21,5 +21,5 @@ def test_what_workers_say_is_heard_in_order(ray_local: None) -> None:
 
 def test_workers_go_on_when_what_they_say_gets_lost(ray_local: None) -> None:
     with listening(print) as live:
-        ray.kill(live._queue.actor)
+        ray.kill(live._put.__self__.actor)  # of the queue
         ray.get(work.remote(live, 2))

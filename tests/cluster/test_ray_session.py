@@ -7,15 +7,28 @@ import pytest
 # In a process of its own: the other tests of this run share one Ray.
 SESSIONS = """
 import os, ray
-from cluster.config import ClusterConfig
-from cluster.ray_session import WORKER_ENVIRONMENT, ray_session
+from cluster.config import ClusterConfig, ResourcesConfig
+from cluster.ray_session import WORKER_ENVIRONMENT, fits_here, ray_session
 
 @ray.remote
 def environment():
     return {name: os.environ.get(name, "") for name in WORKER_ENVIRONMENT}
 
+def fits(**asked):
+    return fits_here(ClusterConfig(), ResourcesConfig(**asked))
+
+assert fits() and not fits(workers=2) and not fits(gpus=1)
+assert not fits_here(ClusterConfig(address="10.0.0.1:6379"), ResourcesConfig())
+os.environ["RAY_ADDRESS"] = "10.0.0.1:6379"  # as inside a submitted job
+assert not fits()
+del os.environ["RAY_ADDRESS"]
+ray.init(num_cpus=1, include_dashboard=False)
+assert not fits()  # whatever Ray the user has connected to
+ray.shutdown()
+
 try:
     with ray_session(ClusterConfig(cpus=1)):
+        assert fits()
         assert ray.cluster_resources()["CPU"] == 1
         assert ray.get(environment.remote()) == WORKER_ENVIRONMENT
         with ray_session(ClusterConfig(cpus=2)):

@@ -1,6 +1,8 @@
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from cluster.errors import OutputError, StaleInputError
 from cluster.storage import (
@@ -31,6 +33,13 @@ def test_manifest_says_what_made_the_directory(tmp_path: Path) -> None:
     assert manifest.config == CONFIG.model_dump(mode="json")
     assert manifest.fingerprint == fingerprint(tmp_path / "deep" / "out")
     assert [p.name for p in (tmp_path / "deep").iterdir()] == ["out"]
+
+
+def test_who_reads_the_manifest_reads_the_tensors(tmp_path: Path) -> None:
+    with output_directory(tmp_path / "out", verb="prepare", config=CONFIG) as draft:
+        save_file({"one": torch.zeros(1)}, draft.path / "one.safetensors")
+    modes = {file.name: file.stat().st_mode for file in (tmp_path / "out").iterdir()}
+    assert modes["one.safetensors"] == modes[MANIFEST_FILE]
 
 
 def test_failure_midway_leaves_nothing(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from cluster.errors import UserError
 from student_train.config import DistillationConfig, LossConfig, ModelConfig, TrainConfig
 from student_train.evaluation import evaluate, metric_means
 from student_train.loop import TrainerState, build, fit
-from student_train.train import load_data
+from student_train.worker import load_data
 
 pytestmark = pytest.mark.engine
 MODEL = ModelConfig(hidden_size=16, num_heads=2, num_layers=1, max_length=5, dropout=0.1)

@@ -11,13 +11,12 @@ from tests.conftest import MakeStudent
 from tests.mlflow_server import free_port
 
 
-@pytest.mark.engine
 def test_a_server_that_is_away_stops_no_training(
-    ray_local: None, make_student: MakeStudent, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    make_student: MakeStudent, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     tracking = TrackingConfig(uri=f"http://127.0.0.1:{free_port()}")
     config = TrainConfig(register_as="shop", tracking=tracking, output=tmp_path / "student")
-    student = tracked(config, {"dataset": "abc"}, lambda live: make_student())
+    student = tracked(config, {"dataset": "abc"}, lambda live: make_student(), in_process=True)
     shown = capsys.readouterr()
     line = shown.out.splitlines()[-1]
     assert "not registered (MLflow at --tracking.uri http://127.0.0.1" in line

@@ -9,6 +9,7 @@ from pathlib import Path
 import mlflow
 import pyarrow.parquet as pq
 import pytest
+import torch
 from ray.train import TrainingFailedError
 
 from cluster.config import DeepSpeedConfig, ResourcesConfig, TrackingConfig
@@ -19,7 +20,8 @@ from data_prep.schema import EMBEDDINGS_FILE, RANKS
 from model_registry.gate import Validation
 from student_train.config import DistillationConfig, LossConfig, ModelConfig, TrainConfig
 from student_train.exported import ExportedStudent
-from student_train.train import check_inputs, load_data, say_if_unjudged, train
+from student_train.train import check_inputs, say_if_unjudged, train
+from student_train.worker import load_data
 
 
 def config(dataset: Path, output: Path, **changes: object) -> TrainConfig:
@@ -72,6 +74,24 @@ def test_two_workers_train_a_distilled_student(distilled: Path, dataset: Path, l
     ]
 
 
+def test_one_worker_trains_in_this_process_and_is_recorded_as_it_goes(
+    dataset: Path, new_store: Callable[[], TrackingConfig], tmp_path: Path
+) -> None:
+    tracking, threads = new_store(), torch.get_num_threads()
+    two_threads = ResourcesConfig(cpus=2)
+    for name in ("first", "second"):
+        update = {"resources": two_threads, "tracking": tracking, "track": True}
+        train(config(dataset, tmp_path / name, **update), in_process=True)
+    first, second = (read_manifest(tmp_path / name).metrics for name in ("first", "second"))
+    assert first["test_ndcg@20"] == second["test_ndcg@20"] > 0
+    assert torch.get_num_threads() == threads
+    client = mlflow.MlflowClient(Tracker(tracking).uri)
+    for run in client.search_runs(["1"]):
+        history = client.get_metric_history(run.info.run_id, "validation_ndcg_at_20")
+        assert [point.step for point in history] == [1, 2, 3, 4]
+        assert len({point.timestamp for point in history}) > 1
+
+
 @pytest.mark.engine
 def test_the_validation_ranks_of_all_workers_are_those_of_the_figures(distilled: Path, dataset: Path) -> None:
     ranks = pq.read_table(distilled / "validation.parquet")
@@ -86,7 +106,8 @@ def test_the_validation_ranks_of_all_workers_are_those_of_the_figures(distilled:
 def test_a_recorded_training_has_its_epochs_inputs_and_version(
     distilled: Path, dataset: Path, labels: Path, tracking: TrackingConfig
 ) -> None:
-    client = mlflow.MlflowClient(Tracker(tracking).uri)
+    uri = Tracker(tracking).uri
+    client = mlflow.MlflowClient(uri, uri)
     (run,) = client.search_runs(["1"])
     assert client.get_model_version("distilled", "1").run_id == run.info.run_id
     curve = json.loads((distilled / "curve.json").read_text())
@@ -105,7 +126,7 @@ def test_a_killed_worker_costs_nothing_but_time(
     ray_local: None, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = config(dataset, tmp_path / "whole")
-    whole = read_manifest(train(settings)).metrics
+    whole = read_manifest(train(settings)).metrics  # by this process, without Ray
     from student_train import train as module
 
     monkeypatch.setattr(module, "train_worker", DiesOnce(tmp_path / "died"))

@@ -23,7 +23,8 @@ from cluster.storage import read_manifest
 from data_prep.official_rows import read_frame
 from data_prep.schema import SPLITS, label_files
 from student_train.config import TrainConfig
-from student_train.train import check_inputs, load_data
+from student_train.train import check_inputs
+from student_train.worker import load_data
 from teacher_infer.exchange import export_labels, import_labels
 from teacher_infer.exchange_config import ExportConfig, ImportConfig
 from teacher_infer.official_labels import read_embeddings

@@ -12,8 +12,9 @@ from transformers import (
 
 from cluster.config import DeepSpeedConfig
 from cluster.errors import ConfigError, ModelError, StaleInputError
+from teacher_train.check import check_model
 from teacher_train.config import LoraConfig, TeacherModelConfig, TrainTeacherConfig
-from teacher_train.model import add_adapter, check_model, open_model, open_tokenizer, write_teacher
+from teacher_train.model import add_adapter, open_model, open_tokenizer, write_teacher
 
 SMALL = TeacherModelConfig(num_layers=2, hidden_size=64, num_heads=2, vocab_size=512)
 TOKENS = torch.tensor([[0, 5, 6, 7, 8, 9]])

@@ -10,7 +10,7 @@ from cluster.config import ResourcesConfig
 from cluster.errors import UserError
 from student_train.config import LossConfig, ModelConfig, TrainConfig
 from student_train.loop import fit
-from student_train.train import load_data
+from student_train.worker import load_data
 from tests.tune.records import record
 from tests.tune.test_points import config as search_config
 from tests.tune.test_points import drawn, searcher

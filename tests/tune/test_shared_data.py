@@ -3,7 +3,7 @@ import torch
 
 from student_train.config import TrainConfig
 from student_train.loop import build
-from student_train.train import load_data
+from student_train.worker import load_data
 from tune.shared_data import share, shared_with
 
 pytestmark = pytest.mark.engine

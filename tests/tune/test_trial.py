@@ -10,7 +10,7 @@ from cluster.errors import TrainingError
 from data_prep.schema import ITEMS_FILE
 from student_train.config import DistillationConfig, ModelConfig, TrainConfig
 from student_train.loop import fit
-from student_train.train import load_data
+from student_train.worker import load_data
 from tune.journal import Progress
 from tune.trial import Plan, Training, measured, trained_config
 
