@@ -1,16 +1,23 @@
 """The catalogue: items with a readable title, in the order of the items file."""
 
-import html
+import re
 from dataclasses import dataclass
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from cluster.errors import DataError
 from data_prep.config import BadRows
 from data_prep.readers.rawfiles import DROP_HINT, RawTable
+from student_serve.titles import clean_title
 
 NO_TITLE = ("", "nan")
+# Amazon's metadata of 2018 has scripts and style sheets where some titles should be.
+PAGE_SOURCE = re.compile(
+    r"\bgetTime\(\)|<\s*(?:script|style|html|head|body)\b|\bwindow\.\w+\s*=|^\s*(?:var|function)\s\w+\s*[=(]",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True)
@@ -30,8 +37,11 @@ def build_catalogue(raw: RawTable, max_title_length: int, bad_rows: BadRows) -> 
         DataError: an item id is empty or a title longer than ``max_title_length`` (unless bad rows are dropped, which
             cuts long titles), or no item has a title.
     """
-    titles = [clean_title(text or "") for text in raw.columns["title"].to_pylist()]
-    rows = pd.DataFrame({"id": raw.columns["item_id"].to_pylist(), "title": titles}, dtype=object)
+    texts = [text or "" for text in raw.columns["title"].to_pylist()]
+    page_source = [bool(PAGE_SOURCE.search(text)) for text in texts]
+    titles = ["" if page else clean_title(text) for text, page in zip(texts, page_source, strict=True)]
+    ids = pc.utf8_trim_whitespace(raw.columns["item_id"]).to_pylist()
+    rows = pd.DataFrame({"id": ids, "title": titles}, dtype=object)
     named, long = rows["id"].astype(bool), rows["title"].str.len() > max_title_length
     bad = ~named | long
     if bad.any() and bad_rows == "error":
@@ -50,12 +60,6 @@ def build_catalogue(raw: RawTable, max_title_length: int, bad_rows: BadRows) -> 
             "items_repeated": int(rows["id"][named].duplicated().sum()),
             "items_malformed": int((~named).sum()) + raw.malformed,
             "titles_cut": int((named & long).sum()),
+            "titles_of_page_source": sum(page_source),
         },
     )
-
-
-def clean_title(text: str) -> str:
-    """Decode HTML entities, encoded any number of times, and write every run of white space as one blank."""
-    while "&" in text and (decoded := html.unescape(text)) != text:
-        text = decoded
-    return " ".join(text.split())

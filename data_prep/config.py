@@ -60,6 +60,13 @@ class PrepareConfig(Config):
         2_000, ge=1, description="Rows per Parquet shard, about: a user's rows are never split over two shards."
     )
     bad_rows: BadRows = Field("error", description="Stop at a bad row, or drop bad rows and count them.")
+    min_interactions_per_user: int = Field(2, ge=2, description="Users with fewer are left out.")
+    min_interactions_per_item: int = Field(
+        1, ge=1, description="Interactions with items that have fewer are left out; repeated with users, to a k-core."
+    )
+    catalogue: Literal["all", "interacted"] = Field(
+        "all", description="Every titled item, or only those that the kept interactions name."
+    )
     max_title_length: int = Field(2_000, ge=1, description="Longest title, in characters.")
     synthetic: SyntheticConfig = SyntheticConfig()
     output: Path = Field(Path("runs/dataset"), description="Directory of the data set.")

@@ -1,13 +1,15 @@
 """The log: checked interactions as arrays, sorted by user and time."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from cluster.console import say
 from cluster.errors import DataError
 from data_prep.catalogue import Catalogue
 from data_prep.config import BadRows
@@ -16,6 +18,8 @@ from data_prep.readers.rawfiles import DROP_HINT, RawTable
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
+FEW_UNMATCHED, MOST_UNMATCHED = 0.05, 0.5
+"""Shares of interactions with items that the items file does not have: more than a few is said, more is refused."""
 
 
 @dataclass(frozen=True)
@@ -28,10 +32,19 @@ class Log:
     user_ids: pa.Array
 
 
-def build_log(raw: RawTable, catalogue: Catalogue, bad_rows: BadRows) -> tuple[Log, dict[str, int]]:
+def build_log(
+    raw: RawTable, catalogue: Catalogue, bad_rows: BadRows, per_user: int = 2, per_item: int = 1
+) -> tuple[Log, dict[str, int]]:
     """Check interactions, leave out those of items without title, and sort them by user and time.
 
     Users stand in the order of their first appearance; equal timestamps of a user keep the order of the file.
+
+    Args:
+        raw: the log as read.
+        catalogue: the items with a title.
+        bad_rows: whether a bad row stops or is left out.
+        per_user: fewest interactions that a user is kept with.
+        per_item: fewest interactions that an item's are kept with; both are applied until nothing changes (a k-core).
 
     Returns:
         The log and the counts of what was read, left out and kept.
@@ -53,12 +66,21 @@ def build_log(raw: RawTable, catalogue: Catalogue, bad_rows: BadRows) -> tuple[L
     user, user_ids = pd.factorize(rows["user_id"])
     item = pd.Index(catalogue.ids.to_pandas()).get_indexer(rows["item_id"])
     titled = item >= 0
-    kept = titled & (np.bincount(user[titled], minlength=len(user_ids))[user] > 1)
+    unmatched = rows["item_id"][~titled & ~rows["item_id"].isin(catalogue.untitled).to_numpy()]
+    _check_matched(unmatched, len(rows), catalogue)
+    kept = _core(user, item, titled, per_user, per_item)
+    if not kept.any() and (per_user, per_item) != (2, 1):
+        raise DataError(
+            f"no interaction is left where every user has {per_user} and every item {per_item} of them: lower "
+            "--min-interactions-per-user or --min-interactions-per-item"
+        )
     if not kept.any():
         raise DataError(f"{raw.place(0)}: no user from here on has two interactions with titled items: check item_id")
     users = np.unique(user[kept]).size
     counts |= {
-        "items_without_title": len(catalogue.untitled.union(rows["item_id"][~titled])),
+        "items_without_title": len(catalogue.untitled),
+        "items_unmatched": unmatched.nunique(),
+        "interactions_unmatched": len(unmatched),
         "interactions_dropped": len(rows) - int(kept.sum()),
         "users_dropped": len(user_ids) - users,
         "interactions": int(kept.sum()),
@@ -69,11 +91,59 @@ def build_log(raw: RawTable, catalogue: Catalogue, bad_rows: BadRows) -> tuple[L
     return Log(user[order], item[order].astype(np.int64), timestamp[order], pa.array(user_ids, pa.string())), counts
 
 
+def interacted(catalogue: Catalogue, log: Log) -> tuple[Catalogue, Log]:
+    """Both with the items that the log names, and no others."""
+    chosen, item = np.unique(log.item, return_inverse=True)
+    rows = pa.array(chosen)
+    fewer = replace(catalogue, ids=catalogue.ids.take(rows), titles=catalogue.titles.take(rows))
+    return fewer, replace(log, item=item.astype(np.int64))
+
+
+def _core(user: Ints, item: Ints, kept: Mask, per_user: int, per_item: int) -> Mask:
+    """Which interactions stay when users and items with too few are left out, again and again."""
+    before = -1
+    while before != (before := int(kept.sum())):
+        kept = kept & (np.bincount(user[kept], minlength=user.max() + 1)[user] >= per_user)
+        if per_item > 1:
+            kept = kept & (np.bincount(item[kept], minlength=item.max() + 1)[item] >= per_item)
+    return kept
+
+
+def _check_matched(unmatched: pd.Series, interactions: int, catalogue: Catalogue) -> None:
+    """Say or refuse that interactions are with items that the items file does not have; a few are usual.
+
+    Raises:
+        DataError: more than half of all.
+    """
+    share = len(unmatched) / max(interactions, 1)
+    if share <= FEW_UNMATCHED:
+        return
+    found = (
+        f"{len(unmatched):,} of {interactions:,} interactions are with items that are not in the items file, such as "
+        f"{unmatched.iloc[0]!r}; ids there are such as {catalogue.ids[0].as_py()!r}"
+    )
+    if share > MOST_UNMATCHED:
+        raise DataError(f"{found}: write both alike")
+    say(f"prepare: warning: {found}")
+
+
 def _frame(raw: RawTable) -> pd.DataFrame:
     """Ids as categories, empty ones missing; timestamps as numbers, missing where they are something else."""
-    ids = {name: raw.columns[name].to_pandas().replace("", None).astype("category") for name in ("user_id", "item_id")}
-    timestamp = pd.to_numeric(raw.columns["timestamp"].to_pandas(), errors="coerce")
-    return pd.DataFrame(ids | {"timestamp": timestamp.to_numpy(np.float64, na_value=np.nan)})
+    ids = {
+        name: pc.utf8_trim_whitespace(raw.columns[name]).to_pandas().replace("", None).astype("category")
+        for name in ("user_id", "item_id")
+    }
+    return pd.DataFrame(ids | {"timestamp": _seconds(raw.columns["timestamp"].to_pandas())})
+
+
+def _seconds(times: pd.Series) -> Floats:
+    """Times as numbers; where none is one, ISO 8601 dates as seconds since 1970; what cannot be read is missing."""
+    numbers = pd.to_numeric(times, errors="coerce").to_numpy(np.float64, na_value=np.nan)
+    if not np.isnan(numbers).all():
+        return numbers
+    dates = pd.to_datetime(times.astype(str).str.strip(), format="ISO8601", utc=True, errors="coerce")
+    seconds = (dates - pd.Timestamp(0, tz="UTC")) / pd.Timedelta(seconds=1)
+    return np.asarray(seconds, np.float64)
 
 
 CHECKS: dict[str, Callable[[pd.DataFrame], pd.Series]] = {

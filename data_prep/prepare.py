@@ -14,7 +14,7 @@ from cluster.storage import fingerprint, output_directory
 from data_prep import synthetic
 from data_prep.catalogue import build_catalogue
 from data_prep.config import READERS, SYNTHETIC, PrepareConfig
-from data_prep.log import build_log
+from data_prep.log import build_log, interacted
 from data_prep.readers.rawfiles import RawTable, Reader
 from data_prep.schema import SPLITS
 from data_prep.sequences import select_rows
@@ -37,7 +37,11 @@ def prepare(config: PrepareConfig) -> Path:
         say(f"prepare: reading {config.source}")
         raw_log, raw_items = read_source(config)
         catalogue = build_catalogue(raw_items, config.max_title_length, config.bad_rows)
-        log, log_counts = build_log(raw_log, catalogue, config.bad_rows)
+        log, log_counts = build_log(
+            raw_log, catalogue, config.bad_rows, config.min_interactions_per_user, config.min_interactions_per_item
+        )
+        if config.catalogue == "interacted":
+            catalogue, log = interacted(catalogue, log)
         say(f"prepare: {len(log.user):,} interactions, {len(catalogue.ids):,} items kept")
         rows = select_rows(log, config.rows)
         splits = split_rows(config.split, rows, log.timestamp[rows.target], config.cut_points)
@@ -46,7 +50,9 @@ def prepare(config: PrepareConfig) -> Path:
         say(f"prepare: writing {len(splits):,} rows")
         write_sequences(draft.path, log, rows, splits, config.max_history, config.rows_per_shard)
         split_counts = dict(zip(SPLITS, np.bincount(splits).tolist(), strict=True))
-        draft.counts.update({"items": len(catalogue.ids)} | split_counts | log_counts | catalogue.counts)
+        idle = len(catalogue.ids) - len(np.unique(log.item))
+        draft.counts.update({"items": len(catalogue.ids), "items_without_interaction": idle} | split_counts)
+        draft.counts.update(log_counts | catalogue.counts)
         draft.metrics |= measure_yardsticks(draft.path)
     say(f"{summary(draft.counts, config.output)}\n{yardstick_table(draft.metrics)}")
     return config.output
@@ -85,12 +91,25 @@ def read_source(config: PrepareConfig) -> tuple[RawTable, RawTable]:
     return read(config.interactions, config.items, config.bad_rows)
 
 
+LEFT_OUT = (
+    *("interactions_malformed", "interactions_invalid", "interactions_duplicate", "users_with_one_interaction"),
+    *("interactions_dropped", "users_dropped", "interactions_unmatched"),
+    *(
+        "items_malformed",
+        "items_repeated",
+        "items_without_title",
+        "items_unmatched",
+        "titles_of_page_source",
+        "titles_cut",
+    ),
+)
+"""Counts of what the data set lacks of the raw files, in the order in which they are said."""
+
+
 def summary(counts: dict[str, int], output: Path) -> str:
-    """One line for the user."""
+    """One line for the user: what there is, what was left out and why, and how many items nobody chose."""
     sizes = ", ".join(f"{counts[name]:,} {name}" for name in ("items", "users", "interactions", *SPLITS))
-    left_out = ", ".join(
-        f"{counts[name]:,} {name.replace('_', ' ')}"
-        for name in ("items_without_title", "interactions_dropped", "users_dropped")
-        if counts[name]
-    )
-    return f"{output}: {sizes}" + (f" ({left_out})" if left_out else "")
+    left_out = ", ".join(f"{counts[name]:,} {name.replace('_', ' ')}" for name in LEFT_OUT if counts.get(name))
+    idle = counts["items_without_interaction"]
+    advice = f"; {idle:,} items have no interaction, --catalogue interacted leaves them out" if idle else ""
+    return f"{output}: {sizes}" + (f" ({left_out})" if left_out else "") + advice

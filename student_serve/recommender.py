@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidGraph, InvalidProtobuf, NoSuchFile
 
 from student_serve.errors import StudentError
+from student_serve.titles import clean_title
 
 MODEL_FILE = "model.onnx"
 ITEMS_FILE = "items.parquet"
@@ -113,7 +114,7 @@ class Recommender:
             raise StudentError(f'history: "{history[:80]}" is one text, not a list of item ids or titles')
         items, skipped = [], []
         for word in history:
-            at = self._index.get(word) if isinstance(word, str) else None
+            at = self._index.get(word, self._index.get(clean_title(word))) if isinstance(word, str) else None
             if at is not None:
                 items.append(at)
             elif isinstance(word, str | None):

@@ -2,6 +2,7 @@
 
 import ast
 import json
+import re
 from collections.abc import Iterator
 from contextlib import suppress
 from itertools import islice
@@ -12,9 +13,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.json
 
+from cluster.console import say
 from cluster.errors import DataError
 from data_prep.config import BadRows
 from data_prep.readers.rawfiles import DROP_HINT, RawTable, empty, find_column, readable, text_lines
+from data_prep.readers.sniff import sniff
 
 INTERACTIONS = {
     "user_id": ["reviewerID", "user_id"],
@@ -23,6 +26,7 @@ INTERACTIONS = {
 }
 ITEMS = {"item_id": ["parent_asin", "asin"], "title": ["title"]}
 LONGEST_RECORD = 1 << 26  # bytes
+HALF_CHARACTER = re.compile("[\ud800-\udfff]")
 
 Wanted = dict[str, list[str]]
 
@@ -67,7 +71,7 @@ def _parse_fast(path: Path, wanted: Wanted) -> pa.Table:
 def _parse_slowly(path: Path, wanted: Wanted, bad_rows: BadRows) -> tuple[pa.Table, int]:
     """Line by line, for files that pyarrow refuses: it names no line and cannot step over a bad one."""
     columns: dict[str, list[str | None]] = {column: [] for column in wanted}
-    malformed = 0
+    malformed = mended = 0
     for number, line in _json_lines(path):
         record = _record(line)
         if record is None and bad_rows == "error":
@@ -77,12 +81,16 @@ def _parse_slowly(path: Path, wanted: Wanted, bad_rows: BadRows) -> tuple[pa.Tab
             continue
         for column, names in wanted.items():
             value = next((record[name] for name in names if record.get(name) is not None), None)
-            columns[column].append(str(value) if isinstance(value, str | int | float) else None)
+            text = str(value) if isinstance(value, str | int | float) else None
+            mended += bool(text and HALF_CHARACTER.search(text))
+            columns[column].append(HALF_CHARACTER.sub("\N{REPLACEMENT CHARACTER}", text) if text else text)
+    if mended:
+        say(f"prepare: {path}: {mended:,} texts with half of a character (a lone surrogate), which is replaced")
     return pa.table({column: pa.array(values, pa.string()) for column, values in columns.items()}), malformed
 
 
 def _json_lines(path: Path) -> Iterator[tuple[int, str]]:
-    return ((number, line) for number, line in text_lines(path) if line.strip())
+    return ((number, line) for number, line in text_lines(path, sniff(path).encoding) if line.strip())
 
 
 def _record(line: str) -> dict[str, Any] | None:

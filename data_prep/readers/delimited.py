@@ -2,8 +2,9 @@
 
 import csv
 import io
+import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -13,7 +14,8 @@ import pyarrow.csv
 
 from cluster.errors import DataError
 from data_prep.config import BadRows
-from data_prep.readers.rawfiles import DROP_HINT, UTF8, RawTable, empty, find_column, readable, text_lines
+from data_prep.readers.rawfiles import DROP_HINT, RawTable, empty, find_column, readable, text_lines
+from data_prep.readers.sniff import TextKind, sniff
 
 
 def read_columns(
@@ -25,7 +27,6 @@ def read_columns(
     quoted: bool,
     typed: bool = False,
     header: Sequence[str] = (),
-    encoding: str = UTF8,
 ) -> RawTable:
     """Read the wanted columns, as strings.
 
@@ -37,16 +38,20 @@ def read_columns(
         quoted: fields may stand in double quotes and then hold delimiters and line breaks.
         typed: header names end in ``:type`` (RecBole).
         header: names of all columns of a file that has no line with them.
-        encoding: of the text.
 
     Raises:
-        DataError: the file is absent, empty, truncated or not UTF-8, lacks a column, or has a malformed row or none.
+        DataError: the file is absent, empty or truncated, lacks a column or the line of names, leaves a quote open, or
+            has a malformed row or none.
     """
-    skipped = 0 if header else 1
-    names = list(header) or _header(path, delimiter, typed)
+    kind, skipped = sniff(path), 0 if header else 1
+    names = list(header) or _header(path, delimiter, typed, kind.encoding)
+    if not header and not set(names) & {name for options in wanted.values() for name in options}:
+        _check_names(path, names)
     found = {column: names.index(find_column(path, names, options)) for column, options in wanted.items()}
-    table, malformed = _parse(path, len(names), skipped, delimiter, quoted, encoding)
-    rows = partial(_rows, path, skipped, delimiter, quoted, encoding)
+    table, malformed = _parse(path, len(names), skipped, delimiter, quoted, kind)
+    rows = partial(_rows, path, skipped, delimiter, quoted, kind)
+    if quoted:
+        _check_closed(table, partial(rows, strict=True))
     if malformed and bad_rows == "error":
         line, fields = next((line, fields) for line, fields in rows() if len(fields) != len(names))
         raise DataError(f"{path}, line {line}: {len(fields)} fields where {len(names)} are expected: {DROP_HINT}")
@@ -59,15 +64,29 @@ def read_columns(
     )
 
 
-def _header(path: Path, delimiter: str, typed: bool) -> list[str]:
-    _, line = next(text_lines(path), (0, ""))
+def _header(path: Path, delimiter: str, typed: bool, encoding: str) -> list[str]:
+    _, line = next(text_lines(path, encoding), (0, ""))
     if not line:
         raise empty(path)
     names = [name.strip().strip('"') for name in line.removeprefix("\ufeff").split(delimiter)]
     return [name.split(":")[0] for name in names] if typed else names
 
 
-def _parse(path: Path, width: int, skipped: int, delimiter: str, quoted: bool, encoding: str) -> tuple[pa.Table, int]:
+def _check_names(path: Path, names: Sequence[str]) -> None:
+    """Tell a file without a line of names from one with other names."""
+    if any(re.fullmatch(r"[\d.:TZ +-]+", name) for name in names):
+        found = ", ".join(names)[:80]
+        raise DataError(f"{path}, line 1: no line with the names of the columns, but {found}: write the names above it")
+
+
+def _check_closed(table: pa.Table, strictly: Callable[[], Iterator[object]]) -> None:
+    """Read again strictly where the last row holds a line break: it may have swallowed the file after an open quote."""
+    if table.num_rows and any("\n" in (column[-1].as_py() or "") for column in table.columns):
+        for _ in strictly():
+            pass
+
+
+def _parse(path: Path, width: int, skipped: int, delimiter: str, quoted: bool, kind: TextKind) -> tuple[pa.Table, int]:
     """All columns, named by number, as strings; and how many rows have another number of fields."""
     names = [str(number) for number in range(width)]
     malformed = 0
@@ -78,13 +97,14 @@ def _parse(path: Path, width: int, skipped: int, delimiter: str, quoted: bool, e
         return "skip"
 
     try:
-        with readable(path, encoding) as stream:
+        with readable(path, kind.encoding) as stream:
             table = pa.csv.read_csv(
                 stream,
-                read_options=pa.csv.ReadOptions(column_names=names, skip_rows=skipped, encoding=encoding),
+                read_options=pa.csv.ReadOptions(column_names=names, skip_rows=skipped, encoding=kind.encoding),
                 parse_options=pa.csv.ParseOptions(
                     delimiter=delimiter,
                     quote_char='"' if quoted else False,
+                    escape_char="\\" if quoted and kind.escaped else False,
                     newlines_in_values=quoted,
                     invalid_row_handler=skip,
                 ),
@@ -97,14 +117,25 @@ def _parse(path: Path, width: int, skipped: int, delimiter: str, quoted: bool, e
     return table, malformed
 
 
-def _rows(path: Path, skipped: int, delimiter: str, quoted: bool, encoding: str) -> Iterator[tuple[int, list[str]]]:
+def _rows(
+    path: Path, skipped: int, delimiter: str, quoted: bool, kind: TextKind, strict: bool = False
+) -> Iterator[tuple[int, list[str]]]:
     """First line number and fields of every row, read slowly: only to locate a fault in a message."""
     csv.field_size_limit(sys.maxsize)
-    with readable(path, encoding) as stream:
-        text = io.TextIOWrapper(stream, encoding=encoding, newline="")
-        reader = csv.reader(text, delimiter=delimiter, quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE)
+    with readable(path, kind.encoding) as stream:
+        text = io.TextIOWrapper(stream, encoding=kind.encoding, newline="")
+        reader = csv.reader(
+            text,
+            delimiter=delimiter,
+            quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE,
+            escapechar="\\" if quoted and kind.escaped else None,
+            strict=strict,
+        )
         start = 1
-        for number, fields in enumerate(reader):
-            if fields and number >= skipped:
-                yield start, fields
-            start = reader.line_num + 1
+        try:
+            for number, fields in enumerate(reader):
+                if fields and number >= skipped:
+                    yield start, fields
+                start = reader.line_num + 1
+        except csv.Error as error:
+            raise DataError(f"{path}, line {start}: a quote that opens here is never closed ({error})") from error

@@ -1,4 +1,4 @@
-"""MovieLens 1M and 10M: ``ratings.dat`` and ``movies.dat`` with ``::`` between fields, ISO-8859-1."""
+"""Every layout of MovieLens: 100K (``u.data``, ``u.item``), 1M and 10M (``.dat``), 20M to 32M (``.csv``)."""
 
 from pathlib import Path
 
@@ -7,29 +7,57 @@ import pyarrow as pa
 from cluster.errors import DataError
 from data_prep.config import BadRows
 from data_prep.readers.delimited import read_columns
-from data_prep.readers.rawfiles import DROP_HINT, LATIN1, RawTable, empty, text_lines
+from data_prep.readers.rawfiles import DROP_HINT, RawTable, empty, text_lines
+from data_prep.readers.sniff import sniff
 
 INTERACTIONS = {name: [name] for name in ("user_id", "item_id", "timestamp")}
+ITEMS = {name: [name] for name in ("item_id", "title")}
+CSV_INTERACTIONS = {"user_id": ["userId"], "item_id": ["movieId"], "timestamp": ["timestamp"]}
+CSV_ITEMS = {"item_id": ["movieId"], "title": ["title"]}
 # Ratings hold no single colon, so that `::` reads as two delimiters of one character, at pyarrow's speed.
-RATINGS = ["user_id", "", "item_id", "", "rating", "", "timestamp"]
+DAT_RATINGS = ["user_id", "", "item_id", "", "rating", "", "timestamp"]
+TAB_RATINGS = ["user_id", "item_id", "rating", "timestamp"]
 
 
 def read(interactions: Path, items: Path, bad_rows: BadRows) -> tuple[RawTable, RawTable]:
-    """Read ratings (user::item::rating::timestamp) and movies (item::title::genres).
+    """Read ratings and movies, each in the layout that its first line shows.
 
     Raises:
-        DataError: a file is absent or empty, or a line has another number of fields.
+        DataError: a file is absent or empty, is in none of the layouts, or a line has another number of fields.
     """
-    ratings = read_columns(
-        interactions, INTERACTIONS, delimiter=":", bad_rows=bad_rows, quoted=False, header=RATINGS, encoding=LATIN1
-    )
-    return ratings, _movies(items, bad_rows)
+    return _ratings(interactions, bad_rows), _movies(items, bad_rows)
+
+
+def _ratings(path: Path, bad_rows: BadRows) -> RawTable:
+    line = _first_line(path)
+    if "::" in line:
+        return read_columns(path, INTERACTIONS, delimiter=":", bad_rows=bad_rows, quoted=False, header=DAT_RATINGS)
+    if "\t" in line:
+        return read_columns(path, INTERACTIONS, delimiter="\t", bad_rows=bad_rows, quoted=False, header=TAB_RATINGS)
+    return read_columns(path, CSV_INTERACTIONS, delimiter=",", bad_rows=bad_rows, quoted=True)
 
 
 def _movies(path: Path, bad_rows: BadRows) -> RawTable:
-    """Items and titles; a title may hold ``::`` itself."""
+    line = _first_line(path)
+    if "::" in line:
+        return _dat_movies(path, bad_rows)
+    if "|" in line and "," not in line.partition("|")[0]:
+        names = ["item_id", "title", *(f"more {at}" for at in range(line.count("|") - 1))]
+        return read_columns(path, ITEMS, delimiter="|", bad_rows=bad_rows, quoted=False, header=names)
+    return read_columns(path, CSV_ITEMS, delimiter=",", bad_rows=bad_rows, quoted=True)
+
+
+def _first_line(path: Path) -> str:
+    _, line = next(text_lines(path, sniff(path).encoding), (0, ""))
+    if not line:
+        raise empty(path)
+    return line
+
+
+def _dat_movies(path: Path, bad_rows: BadRows) -> RawTable:
+    """Items and titles of ``item::title::genres``; a title may hold ``::`` itself."""
     movies, malformed = [], 0
-    for number, line in text_lines(path, LATIN1):
+    for number, line in text_lines(path, sniff(path).encoding):
         fields = line.split("::")
         if len(fields) >= 3:
             movies.append((number, fields[0], "::".join(fields[1:-1])))

@@ -54,10 +54,13 @@ def _read_parquet(path: Path, wanted: list[str]) -> RawTable:
 def _as_text_or_number(path: Path, column: str, values: pa.ChunkedArray) -> pa.ChunkedArray:
     kind = values.type
     try:
+        if pa.types.is_dictionary(kind):
+            return _as_text_or_number(path, column, values.cast(kind.value_type))
         if column == "timestamp" and pa.types.is_temporal(kind):
-            microseconds = values.cast(pa.timestamp("us", tz=getattr(kind, "tz", None))).cast(pa.int64())
+            microseconds = values.cast(pa.timestamp("us", tz=getattr(kind, "tz", None)), safe=False).cast(pa.int64())
             return pc.divide(microseconds.cast(pa.float64(), safe=False), 1e6)
         is_number = pa.types.is_primitive(kind) or pa.types.is_decimal(kind)
-        return values.cast(pa.float64() if column == "timestamp" and is_number else pa.string())
+        # Nanoseconds have more digits than a float, whose error of some hundred of them changes no order of a user's.
+        return values.cast(pa.float64() if column == "timestamp" and is_number else pa.string(), safe=False)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise DataError(f"{path}: column `{column}` of type {kind} is unusable: make it text or numbers") from error

@@ -129,7 +129,7 @@ def takes_nothing_for_a_log(interactions: Path, items: Path, bad_rows: str) -> t
         (every_row_in_one_place, "says of every row of interactions another place"),
         (
             ids_of_another_kind,
-            "gives what prepare takes; it says: .*no user from here on has two interactions with titled",
+            "gives what prepare takes; it says: .*interactions are with items that are not in the items file",
         ),
         (tracebacks_for_users, "raises a DataError for absent-log.csv, not FileNotFoundError"),
         (takes_nothing_for_a_log, "raises a DataError for absent-log.csv"),

@@ -39,6 +39,22 @@ def test_metadata_as_python_literals_and_without_some_titles(write, titled):
     assert read(log, items, "error")[1].columns.to_pydict() == {"item_id": ["B0", "B1"], "title": [None, "Kid's Pen"]}
 
 
+def test_half_a_character_is_replaced_and_said(write, capsys):
+    log = write("log.json", '{"reviewerID": "u", "asin": "a", "unixReviewTime": 5}')
+    meta = write("meta.json", r'{"asin": "a", "title": "Lights \ud83c"}', r'{"asin": "b", "title": "\ud83d\ude00"}')
+    _, items = read(log, meta, "error")
+    assert items.columns["title"].to_pylist() == ["Lights \ufffd", "😀"]
+    assert "meta.json: 1 texts with half of a character" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("line", ["{'asin': 'a', 't': None}", "{u'asin': u'a'}", '{"asin": \'a\', "more": None}'])
+def test_every_kind_of_python_literal_is_read(write, line):
+    log = write("log.json", '{"reviewerID": "u", "asin": "a", "unixReviewTime": 5}')
+    titled = line.replace("{", "{'title': 'A', ", 1)
+    _, items = read(log, write("meta.json", titled), "error")
+    assert items.columns.to_pydict() == {"item_id": ["a"], "title": ["A"]}
+
+
 @pytest.mark.parametrize("bad", ['{"reviewerID": "A2", ', "[1, 2]", "hello"])
 def test_malformed_line(write, bad):
     log = write("reviews.json", json.dumps(REVIEW_2014), "", bad, json.dumps(REVIEW_2014))

@@ -3,7 +3,8 @@
 import pytest
 
 from cluster.errors import DataError
-from data_prep.catalogue import build_catalogue, clean_title
+from data_prep.catalogue import build_catalogue
+from student_serve.titles import clean_title
 
 
 @pytest.mark.parametrize(
@@ -14,6 +15,10 @@ from data_prep.catalogue import build_catalogue, clean_title
         (" A\n\tB&nbsp; C ", "A B C"),
         ("AT&T R&D", "AT&T R&D"),
         ("&#39;Tis &quot;x&quot;", '\'Tis "x"'),
+        ("Law &ethics, R&D &copycats, &notanentity;", "Law &ethics, R&D &copycats, &notanentity;"),
+        ('<span class="a-text">Zeta</span>', "Zeta"),
+        ("1 <3 2 <Beta> &lt;b&gt;Bold&lt;/b&gt;", "1 <3 2 <Beta> Bold"),
+        ("Poke\u0301mon", "Pokémon"),
     ],
 )
 def test_clean_title(text, title):
@@ -27,6 +32,15 @@ def test_order_missing_and_repeated(raw):
     assert catalogue.titles.to_pylist() == ["B", "A", "X"]
     assert catalogue.untitled == {"y", "z"}
     assert catalogue.counts["items_repeated"] == 2
+
+
+def test_page_source_is_no_title(raw):
+    script = "var aPageStart = (new Date()).getTime();\nvar ue_t0=ue_t0||+new Date();"
+    rows = [("a", "A"), ("b", script), ("c", "<style>p {}</style>"), ("d", "JavaScript: var and function")]
+    catalogue = build_catalogue(raw(["item_id", "title"], rows), 100, "error")
+    assert catalogue.titles.to_pylist() == ["A", "JavaScript: var and function"]
+    assert catalogue.untitled == {"b", "c"}
+    assert catalogue.counts["titles_of_page_source"] == 2
 
 
 def test_long_title(raw):

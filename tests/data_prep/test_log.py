@@ -4,7 +4,7 @@ import pytest
 
 from cluster.errors import DataError
 from data_prep.catalogue import build_catalogue
-from data_prep.log import build_log
+from data_prep.log import build_log, interacted
 
 COLUMNS = ["user_id", "item_id", "timestamp"]
 GOOD = [("u", "a", "5"), ("v", "b", "1"), ("u", "b", "3"), ("v", "a", "1"), ("u", "c", "3")]
@@ -63,7 +63,7 @@ def test_items_without_title_go_with_their_interactions(raw, catalogue):
         raw(COLUMNS, [*GOOD, ("w", "a", "1"), ("w", "x", "2"), ("u", "y", "9")]), catalogue, "error"
     )
     assert rows_of(log) == rows_of(build_log(raw(COLUMNS, GOOD), catalogue, "error")[0])
-    assert counts["items_without_title"] == 2
+    assert (counts["items_unmatched"], counts["interactions_unmatched"]) == (2, 2)
     assert counts["interactions_dropped"] == 3  # two of untitled items, one of the user left with one
     assert counts["users_dropped"] == 1
     assert counts["users"] == 2
@@ -71,4 +71,43 @@ def test_items_without_title_go_with_their_interactions(raw, catalogue):
 
 def test_nothing_left(raw, catalogue):
     with pytest.raises(DataError, match="no user from here on has two interactions with titled items"):
-        build_log(raw(COLUMNS, [("u", "x", "1"), ("u", "y", "2")]), catalogue, "error")
+        build_log(raw(COLUMNS, [("u", "x", "1"), ("u", "a", "2")]), catalogue, "error")
+
+
+def test_many_items_that_the_items_file_lacks_are_said_and_most_refused(raw, catalogue, capsys):
+    rows = [(f"u{user}", f"0{item}", "1") for user in range(4) for item in "ab"]
+    wanted = [(user, item[1:], time) for user, item, time in rows]
+    with pytest.raises(DataError, match=r"8 of 8 .* such as '0a'; ids there are such as 'c': write both"):
+        build_log(raw(COLUMNS, rows), catalogue, "error")
+    _, counts = build_log(raw(COLUMNS, rows[:2] + wanted[2:]), catalogue, "error")
+    assert (counts["interactions_unmatched"], counts["interactions"]) == (2, 6)
+    assert "warning: 2 of 8 interactions are with items that are not in the items file" in capsys.readouterr().out
+    build_log(raw(COLUMNS, wanted), catalogue, "error")
+    assert capsys.readouterr().out == ""
+
+
+def test_blanks_around_ids_do_not_count(raw):
+    catalogue = build_catalogue(raw(["item_id", "title"], [("a ", "A"), ("\tb", "B")]), 10, "error")
+    log, _ = build_log(raw(COLUMNS, [(" u", "a", "1"), ("u ", " b", "2")]), catalogue, "error")
+    assert (log.item.tolist(), log.user_ids.to_pylist()) == ([0, 1], ["u"])
+
+
+def test_dates_are_seconds_where_no_time_is_a_number(raw, catalogue):
+    dates = ["1970-01-01T00:00:01.250Z", "1970-01-02", "1970-01-01 01:00:00+01:00"]
+    log, _ = build_log(raw(COLUMNS, [("u", "a", date) for date in dates]), catalogue, "error")
+    assert log.timestamp.tolist() == [0, 1.25, 86400]
+    mixed = raw(COLUMNS, [*GOOD, ("u", "a", "1970-01-02")])
+    with pytest.raises(DataError, match="timestamp '1970-01-02' is not a number"):
+        build_log(mixed, catalogue, "error")
+    assert build_log(mixed, catalogue, "drop")[1]["interactions_invalid"] == 1
+
+
+def test_a_core_leaves_out_until_nothing_changes(raw, catalogue):
+    rows = [("u", "a"), ("u", "b"), ("v", "a"), ("v", "b"), ("w", "a"), ("w", "c")]
+    log, counts = build_log(raw(COLUMNS, [(*row, "1") for row in rows]), catalogue, "error", 2, 2)
+    assert rows_of(log) == [("u", "a", 1), ("u", "b", 1), ("v", "a", 1), ("v", "b", 1)]  # without c, w has one left
+    assert counts["users_dropped"] == 1
+    fewer, small = interacted(catalogue, log)
+    assert (fewer.ids.to_pylist(), small.item.tolist()) == (["b", "a"], [1, 0, 1, 0])
+    with pytest.raises(DataError, match=r"no interaction is left where .* lower --min-interactions-per-user"):
+        build_log(raw(COLUMNS, [(*row, "1") for row in rows]), catalogue, "error", 2, 4)

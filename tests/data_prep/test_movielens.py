@@ -20,6 +20,24 @@ def test_read(write):
     assert titles.place(1) == f"{items}, line 3"
 
 
+def test_every_layout(write):
+    rows = [["1", "122", "838985046"], ["1", "185", "838983525"]]
+    logs = {
+        "u.data": write("u.data", *("\t".join([user, item, "5", time]) for user, item, time in rows)),
+        "csv": write("r.csv", "userId,movieId,rating,timestamp", *(",".join([u, i, "5.0", t]) for u, i, t in rows)),
+        "dat": write("r.dat", *("::".join([user, item, "5", time]) for user, item, time in rows)),
+    }
+    titles = {
+        "u.data": write("u.item", "122|Amélie (2001)|01-Jan-2001||u|0|1", "185|A, B|||u|1|1", encoding="iso-8859-1"),
+        "csv": write("m.csv", "movieId,title,genres", "122,Amélie (2001),X|Y", '185,"A, B",X'),
+        "dat": write("m.dat", "122::Amélie (2001)::X|Y", "185::A, B::X"),
+    }
+    for layout, log in logs.items():
+        interactions, items = read(log, titles[layout], "error")
+        assert [list(row.values()) for row in interactions.columns.to_pylist()] == rows
+        assert items.columns.to_pydict() == {"item_id": ["122", "185"], "title": ["Amélie (2001)", "A, B"]}
+
+
 def test_malformed_lines(write):
     good_log, good_items = write("r.dat", "1::2::5::3"), write("m.dat", "2::A::X")
     bad_log, bad_items = write("ratings.dat", "1::2::5::3", "1::2"), write("movies.dat", "2::A::X", "3,B,X")

@@ -159,9 +159,21 @@ def test_bad_rows_are_dropped_and_counted(config):
         "interactions_invalid": 2,
         "interactions_duplicate": 1,
         "users_with_one_interaction": 1,
-        "items_without_title": 1,
         "interactions_dropped": 1,
+        "interactions_unmatched": 1,
+        "items_unmatched": 1,
+        "items_without_interaction": 1,
     }
+
+
+def test_what_was_left_out_is_said_by_reason(config, capsys):
+    prepare(config(log=(HEADER, *LOG, "u1,i5,nan", "u1"), bad_rows="drop"))
+    line = next(line for line in capsys.readouterr().out.splitlines() if " items, " in line)
+    assert "(1 interactions malformed, 1 interactions invalid" in line
+    assert line.endswith("1 items have no interaction, --catalogue interacted leaves them out")
+    prepare(config(catalogue="interacted", overwrite=True))
+    line = next(line for line in capsys.readouterr().out.splitlines() if " items, " in line)
+    assert "6 items" in line and "--catalogue" not in line
 
 
 def test_options_that_do_not_fit(config, tmp_path):

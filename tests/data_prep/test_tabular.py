@@ -2,6 +2,7 @@
 
 import gzip
 from datetime import UTC, datetime
+from decimal import Decimal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -31,6 +32,28 @@ def test_parquet_types(tmp_path, time):
     assert (row["user_id"], row["item_id"], float(row["timestamp"])) == ("u", "5", 7.0)
     assert titles.columns.to_pydict() == {"item_id": ["5"], "title": ["Pen"]}
     assert interactions.place(0) == f"{tmp_path / 'log'}, row 1"
+
+
+@pytest.mark.parametrize(
+    ("times", "seconds"),
+    [
+        (pa.array([1537402600123456789]), 1537402600123456789),
+        (pa.array([1537402600123456789], pa.timestamp("ns")), 1537402600.123456),
+        (pa.array([17794], pa.date32()), 17794 * 86400),
+        (pa.array([Decimal("7.5")]), 7.5),
+        (pa.array(["7.5"]).dictionary_encode(), 7.5),
+        (pa.array([2**63], pa.uint64()), 2**63),
+    ],
+    ids=["nanoseconds", "nanosecond times", "dates", "decimals", "categories", "unsigned"],
+)
+def test_every_type_that_is_a_time_or_a_number_is_read(tmp_path, times, seconds):
+    ids = pa.array(["5"]).dictionary_encode()
+    pq.write_table(pa.table({"timestamp": times, "item_id": ids, "user_id": [1.0]}), tmp_path / "log")
+    pq.write_table(ITEMS, tmp_path / "items")
+    interactions, _ = read_parquet(tmp_path / "log", tmp_path / "items", "error")
+    row = interactions.columns.to_pylist()[0]
+    assert float(row["timestamp"]) == pytest.approx(seconds, abs=1e-6)
+    assert (row["item_id"], row["user_id"]) == ("5", "1")
 
 
 def test_parquet_faults(tmp_path, write):

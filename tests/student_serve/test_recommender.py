@@ -35,6 +35,10 @@ def test_titles_and_ids_mix_and_mean_the_same(recommender: Recommender) -> None:
     assert answer["item_ids"][0] == answer["item_ids"][1]
 
 
+def test_titles_are_read_as_the_raw_file_spells_them(recommender: Recommender) -> None:
+    assert recommender.read(["<b>Title</b>&nbsp; 5", " Title\n6", "Title&#32;8"]).items == [5, 6, 8]
+
+
 def test_a_shared_title_means_the_first_item(recommender: Recommender) -> None:
     assert recommender.read(["Title 3", "i7"]).items == [3, 7]
 
