@@ -74,8 +74,12 @@ class Trainer:
             config: what to train and how.
             data: this worker's rows, and what they are scored with.
             resume: checkpoint directory to resume from.
+
+        Raises:
+            TrainingError: an epoch has not enough batches for one update.
         """
         self.config, self.data = config, data
+        self._steps = steps_per_epoch(config, data.total_rows, data.world_size)
         self.model = build(config, data)
         trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         optimizer = torch.optim.AdamW(trained, config.learning_rate, weight_decay=config.weight_decay)
@@ -121,8 +125,7 @@ class Trainer:
         state.epoch += 1
         self._loss.teacher_weight = teacher_weight(config, data.teacher_ndcg, data.yardstick, state.best)
         self.model.set_embedding_weight(config.distillation.ed_weight * self._loss.teacher_weight)
-        steps = -(-data.total_rows // (data.world_size * config.batch_size))
-        return _epoch(self._engine, self._loss, data, steps, state.epoch)
+        return _epoch(self._engine, self._loss, data, self._steps, state.epoch)
 
 
 def fit(
@@ -148,6 +151,21 @@ def fit(
         trainer.advance()
         more = on_evaluation(trainer.state, trainer.save)
     return trainer.student(), trainer.state
+
+
+def steps_per_epoch(config: TrainConfig, rows: int, world_size: int) -> int:
+    """Batches per worker and epoch: every row once, and a few again so that the epoch ends with an update.
+
+    Raises:
+        TrainingError: an epoch has not enough batches for one update.
+    """
+    steps, accumulated = -(-rows // (world_size * config.batch_size)), config.deepspeed.gradient_accumulation
+    if accumulated > steps:
+        raise TrainingError(
+            f"`deepspeed.gradient_accumulation` = {accumulated}, but an epoch has {steps} batches of "
+            f"{config.batch_size} rows on each of {world_size} workers: lower it or `batch_size`"
+        )
+    return -(-steps // accumulated) * accumulated
 
 
 def teacher_weight(

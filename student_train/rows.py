@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 from torch import Tensor
@@ -70,7 +72,15 @@ class Rows:
         yield from map(self.take, order.repeat(-(-steps * size // len(order)))[: steps * size].view(steps, size))
 
 
-def read_rows(dataset: Path, split: Split, length: int, padding: int, rank: int = 0, world_size: int = 1) -> Rows:
+def read_rows(
+    dataset: Path,
+    split: Split,
+    length: int,
+    padding: int,
+    rank: int = 0,
+    world_size: int = 1,
+    without: Tensor | None = None,
+) -> Rows:
     """Read this worker's contiguous slice of a split, opening only the shards it overlaps.
 
     Args:
@@ -80,12 +90,14 @@ def read_rows(dataset: Path, split: Split, length: int, padding: int, rank: int 
         padding: index that pads histories on the left, N.
         rank: this worker.
         world_size: number of workers.
+        without: ids of rows to leave out; the others are shared out evenly.
 
     Raises:
         StaleInputError: a split has fewer rows than there are workers.
     """
     files = sequence_files(dataset, split)
-    counts = [pq.read_metadata(file).num_rows for file in files]
+    left_out = np.empty(0, np.int64) if without is None else np.sort(without.numpy())
+    counts = [_kept(pq.read_metadata(file), left_out) for file in files]
     total = sum(counts)
     if total < world_size:
         raise StaleInputError(f"{dataset}: split {split} has {total} rows for {world_size} workers: use fewer workers")
@@ -94,7 +106,10 @@ def read_rows(dataset: Path, split: Split, length: int, padding: int, rank: int 
     for file, count in zip(files, counts, strict=True):
         low, high = max(first - start, 0), min(last - start, count)
         if low < high:
-            parts.append(pq.read_table(file, columns=["row_id", "history", "target"]).slice(low, high - low))
+            rows = pq.read_table(file, columns=["row_id", "history", "target"])
+            if len(left_out):
+                rows = rows.filter(pc.invert(pc.is_in(rows["row_id"], pa.array(left_out))))
+            parts.append(rows.slice(low, high - low))
         start += count
     table = pa.concat_tables(parts).combine_chunks()
     return Rows(
@@ -102,6 +117,16 @@ def read_rows(dataset: Path, split: Split, length: int, padding: int, rank: int 
         history=_left_padded(table["history"].combine_chunks(), length, padding),
         target=column_tensor(table["target"]),
     )
+
+
+def _kept(metadata: pq.FileMetaData, left_out: npt.NDArray[np.int64]) -> int:
+    """How many rows of a shard are not left out; row ids rise from shard to shard."""
+    if not len(left_out):
+        return int(metadata.num_rows)
+    groups = [metadata.row_group(at).column(0).statistics for at in range(metadata.num_row_groups)]
+    low, high = min(group.min for group in groups), max(group.max for group in groups)
+    within = np.searchsorted(left_out, high, side="right") - np.searchsorted(left_out, low)
+    return int(metadata.num_rows - within)
 
 
 def column_tensor(column: pa.ChunkedArray) -> Tensor:

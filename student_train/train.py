@@ -17,6 +17,7 @@ from student_train.config import DistillationConfig, TrainConfig
 from student_train.distillation import feature_based
 from student_train.distilled_student import check_sides
 from student_train.evaluation import protocol
+from student_train.loop import steps_per_epoch
 from student_train.outcome import RESULT_FILE
 from student_train.worker import train_here, train_worker, validation_ndcg
 
@@ -86,13 +87,16 @@ def check_inputs(config: TrainConfig) -> dict[str, str]:
 
     Raises:
         StaleInputError: see :func:`train`.
-        ConfigError: ``distillation.top_k`` is larger than the stored lists.
+        ConfigError: ``distillation.top_k`` is larger than the stored lists, or ``model.max_length`` than the histories.
+        TrainingError: an epoch has not enough batches for one update.
     """
     dataset = read_manifest(config.dataset, "prepare")
     if not yardsticks(dataset.metrics, "validation"):
         raise StaleInputError(
             f"{config.dataset} was made by an earlier version, without yardsticks: run `prepare` again"
         )
+    check_length(config, dataset)
+    steps_per_epoch(config, dataset.counts["train"], config.resources.workers)
     inputs = {"dataset": dataset.fingerprint}
     if config.labels is None:
         return inputs
@@ -100,6 +104,20 @@ def check_inputs(config: TrainConfig) -> dict[str, str]:
     check_made_from(config.labels, labels, "dataset", config.dataset, dataset)
     _check_labels(config, labels)
     return inputs | {"labels": labels.fingerprint, "teacher": labels.inputs["teacher"]}
+
+
+def check_length(config: TrainConfig, dataset: Manifest) -> None:
+    """Refuse a student that is longer than any history: its oldest positions would stay as they were drawn.
+
+    Raises:
+        ConfigError: see above.
+    """
+    kept, length = dataset.config.get("max_history"), config.model.max_length
+    if kept and length > kept:
+        raise ConfigError(
+            f"`model.max_length` = {length}, but {config.dataset} keeps {kept} items of a history: lower it or run "
+            f"`dllm2rec prepare --max-history {length}`"
+        )
 
 
 def _needs_embeddings(distillation: DistillationConfig) -> str:

@@ -98,11 +98,11 @@ def load_data(config: TrainConfig, rank: int = 0, world_size: int = 1) -> Traini
     """Read a worker's slice of the data set and of the labels."""
     items = pq.read_table(config.dataset / ITEMS_FILE, columns=["train_count"])
     length, padding = config.model.max_length, items.num_rows
-    rows = read_rows(config.dataset, "train", length, padding, rank, world_size)
+    unlabelled = failed_rows(config.labels, "train") if config.labels else None
+    rows = read_rows(config.dataset, "train", length, padding, rank, world_size, unlabelled)
     prepared, embeddings, teacher_ndcg = read_manifest(config.dataset), None, {}
     if config.labels is not None:
         teacher_ndcg = validation_ndcg(read_manifest(config.labels, "label"))
-        rows = rows.take(torch.isin(rows.row_id, failed_rows(config.labels, "train"), invert=True))
         rows.teacher = read_labels(rows.row_id, config.labels, "train", config.distillation.top_k)
         if (config.labels / EMBEDDINGS_FILE).is_file():
             embeddings = load_file(config.labels / EMBEDDINGS_FILE)[EMBEDDINGS_TENSOR]
@@ -115,7 +115,7 @@ def load_data(config: TrainConfig, rank: int = 0, world_size: int = 1) -> Traini
         yardstick=yardsticks(prepared.metrics, "validation")["transitions"],
         rank=rank,
         world_size=world_size,
-        total_rows=prepared.counts["train"],
+        total_rows=prepared.counts["train"] - (0 if unlabelled is None else len(unlabelled)),
     )
 
 

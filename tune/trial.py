@@ -23,6 +23,7 @@ from cluster.checkpoints import last_checkpoint
 from cluster.config import ResourcesConfig, describe
 from cluster.errors import ConfigError, TrainingError
 from cluster.identity import digest
+from cluster.storage import read_manifest
 from cluster.workers import Payload, run_workers
 from data_prep.schema import ITEMS_FILE
 from student_train.config import TrainConfig
@@ -30,6 +31,7 @@ from student_train.distilled_student import check_sides
 from student_train.loop import Trainer, TrainingData
 from student_train.models.student import Student
 from student_train.outcome import measure
+from student_train.train import check_length
 from student_train.worker import load_data
 from tune.config import MINIMISED
 from tune.journal import Progress
@@ -193,6 +195,7 @@ def trained_config(plan: Plan, point: Point) -> TrainConfig:
     """
     try:
         config = point_config(TrainConfig.model_validate(plan.train), point)
+        check_length(config, read_manifest(config.dataset))
         if config.labels is not None:
             check_sides(config.model, config.distillation)
     except ValidationError as error:

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from cluster.config import DeepSpeedConfig
-from cluster.errors import UserError
+from cluster.errors import TrainingError, UserError
 from student_train.config import DistillationConfig, LossConfig, ModelConfig, TrainConfig
 from student_train.evaluation import evaluate, metric_means
-from student_train.loop import TrainerState, build, fit
+from student_train.loop import Trainer, TrainerState, build, fit, steps_per_epoch
 from student_train.worker import load_data
 
 pytestmark = pytest.mark.engine
@@ -62,6 +62,25 @@ def test_the_same_seed_gives_the_same_result_and_another_seed_another(dataset: P
         settings = config(dataset, labels, seed=seed, epochs=2)
         runs.append(fit(settings, load_data(settings), ignore)[1].history)
     assert runs[0] == runs[1] != runs[2]
+
+
+def test_an_epoch_ends_with_an_update_and_resumes_exactly_with_any_accumulation(dataset: Path, tmp_path: Path) -> None:
+    three = DeepSpeedConfig(gradient_accumulation=3)
+    settings = config(dataset, batch_size=32, epochs=4, deepspeed=three)
+    rows = len(load_data(settings).train)
+    assert steps_per_epoch(settings, rows, 1) % 3 == 0 < -(-rows // 32) % 3
+
+    def save_second(state: TrainerState, save: Callable[[Path], None]) -> bool:
+        if state.epoch == 2:
+            save(tmp_path)
+        return True
+
+    _, whole = fit(settings, load_data(settings), save_second)
+    _, resumed = fit(settings, load_data(settings), ignore, resume=tmp_path)
+    assert resumed.history == whole.history
+    too_many = settings.model_copy(update={"deepspeed": DeepSpeedConfig(gradient_accumulation=1000)})
+    with pytest.raises(TrainingError, match=r"gradient_accumulation` = 1000, but an epoch has \d+ batches of 32 rows"):
+        Trainer(too_many, load_data(too_many))
 
 
 def test_training_stops_after_patience_evaluations_without_gain(dataset: Path) -> None:

@@ -1,5 +1,6 @@
 """Slices of shards."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -27,6 +28,17 @@ def test_workers_share_the_rows_evenly_without_overlap(dataset: Path, world_size
     assert max(sizes) - min(sizes) <= 1
     together = torch.cat([rows.row_id for rows in slices])
     assert together.tolist() == list(range(ROWS["train"]))
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+@pytest.mark.parametrize("failed", [range(ROWS["train"] // 2), [3, 1, ROWS["train"] - 1]])
+def test_what_is_left_of_the_rows_is_shared_out_evenly(dataset: Path, world_size: int, failed: Sequence[int]) -> None:
+    without = torch.tensor(list(failed))
+    slices = [read_rows(dataset, "train", 5, N_ITEMS, rank, world_size, without) for rank in range(world_size)]
+    sizes = [len(rows) for rows in slices]
+    assert max(sizes) - min(sizes) <= 1
+    together = torch.cat([rows.row_id for rows in slices])
+    assert together.tolist() == sorted(set(range(ROWS["train"])) - set(failed))
 
 
 def test_more_workers_than_rows_are_refused(dataset: Path) -> None:

@@ -255,6 +255,27 @@ def test_a_teacher_is_judged_on_validation_rows_or_not_at_all(
     assert capsys.readouterr().out == ""
 
 
+def test_a_student_longer_than_any_history_is_refused(dataset: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "dataset"
+    shutil.copytree(dataset, copy)
+    manifest = read_manifest(copy)
+    manifest.config["max_history"] = 10
+    (copy / MANIFEST_FILE).write_text(manifest.model_dump_json())
+    settings = config(copy, tmp_path / "student")
+    assert check_inputs(settings)
+    long = settings.model_copy(update={"model": settings.model.model_copy(update={"max_length": 11})})
+    with pytest.raises(
+        ConfigError, match=r"max_length` = 11, but .* keeps 10 items .* --max-history 11"
+    ):
+        check_inputs(long)
+
+
+def test_more_accumulation_than_batches_is_refused_before_the_start(dataset: Path, tmp_path: Path) -> None:
+    settings = config(dataset, tmp_path / "student", deepspeed=DeepSpeedConfig(gradient_accumulation=1000))
+    with pytest.raises(TrainingError, match="gradient_accumulation` = 1000"):
+        train(settings)
+
+
 def test_labels_of_another_data_set_are_refused(dataset: Path, labels: Path, tmp_path: Path) -> None:
     copy = tmp_path / "dataset"
     copy.mkdir()
