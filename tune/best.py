@@ -51,7 +51,7 @@ def set_champion(config: TuneConfig, base: TrainConfig, best: Record) -> Champio
         kept = ray_tune.Checkpoint(best.checkpoint).to_directory(str(config.output.absolute() / CHECKPOINT_FOLDER))
         start = Path(kept) / str(base.seed)
     student = _trained(chosen, config.output / STUDENT_FOLDER, start)
-    return Champion(chosen, student, _trained(plain_config(base, chosen), config.output / PLAIN_FOLDER))
+    return Champion(chosen, student, _trained(plain_config(base), config.output / PLAIN_FOLDER))
 
 
 def best_config(config: TuneConfig, base: TrainConfig, best: Record) -> TrainConfig:
@@ -66,11 +66,12 @@ def best_config(config: TuneConfig, base: TrainConfig, best: Record) -> TrainCon
     return chosen
 
 
-def plain_config(base: TrainConfig, chosen: TrainConfig) -> TrainConfig:
-    """The best student without its teacher; in a search without a teacher the train section's own student."""
-    if base.labels is None:
-        return base
-    return chosen.model_copy(update={"labels": None, "epochs": base.epochs, "patience": base.patience})
+def plain_config(base: TrainConfig) -> TrainConfig:
+    """What is had without a teacher and without a search: the train section as it is given, without its labels.
+
+    The winner's settings without its teacher would be a weaker rival: they were chosen for a student with one.
+    """
+    return base.model_copy(update={"labels": None})
 
 
 def register_best(config: TuneConfig, tracker: Tracker, student: Manifest, parent: RunRecord) -> str:

@@ -264,9 +264,7 @@ def test_a_student_longer_than_any_history_is_refused(dataset: Path, tmp_path: P
     settings = config(copy, tmp_path / "student")
     assert check_inputs(settings)
     long = settings.model_copy(update={"model": settings.model.model_copy(update={"max_length": 11})})
-    with pytest.raises(
-        ConfigError, match=r"max_length` = 11, but .* keeps 10 items .* --max-history 11"
-    ):
+    with pytest.raises(ConfigError, match=r"max_length` = 11, but .* keeps 10 items .* --max-history 11"):
         check_inputs(long)
 
 

@@ -33,14 +33,8 @@ def test_in_pbt_the_best_member_trains_no_further():
     assert (chosen.epochs, chosen.learning_rate) == (3, 0.01)
 
 
-def test_the_plain_student_differs_by_its_teacher_alone():
-    chosen = BASE.model_copy(update={"learning_rate": 0.01, "batch_size": 7})
-    assert plain_config(BASE, chosen) == chosen.model_copy(update={"labels": None})
-
-
-def test_without_a_teacher_the_champion_is_compared_with_the_train_section():
-    base = BASE.model_copy(update={"labels": None})
-    assert plain_config(base, base.model_copy(update={"learning_rate": 0.01})) == base
+def test_the_plain_student_is_the_train_section_without_a_teacher():
+    assert plain_config(BASE) == BASE.model_copy(update={"labels": None})
 
 
 def test_a_server_that_is_away_puts_registering_off(make_student, tmp_path):
