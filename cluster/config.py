@@ -107,6 +107,11 @@ class ResourcesConfig(Config):
         False, description="The cluster grows on demand: wait for workers that do not fit yet."
     )
 
+    @property
+    def threads(self) -> int:
+        """How many threads a worker computes with."""
+        return max(1, int(self.cpus))
+
     def per_worker(self) -> dict[str, float]:
         """What one worker asks for, by Ray's names."""
         asked = {"CPU": self.cpus} | ({"GPU": self.gpus} if self.gpus else {})

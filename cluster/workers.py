@@ -14,6 +14,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 
 from cluster.checkpoints import remove_checkpoints
 from cluster.config import ResourcesConfig
+from cluster.devices import see_gpus
 from cluster.errors import UserError
 from cluster.resources import check_resources
 
@@ -70,7 +71,7 @@ def run_workers(
         callbacks=list(callbacks),
     )
     trainer = TorchTrainer(
-        _Worker(loop, resources.cpus),
+        _Worker(loop, resources),
         train_loop_config=payload,
         torch_config=TorchConfig(backend="nccl" if resources.gpus else "gloo"),
         scaling_config=ScalingConfig(
@@ -98,15 +99,15 @@ def run_workers(
 class _Worker:
     """Runs the loop where the driver runs, so that relative paths hold, with as many threads as the worker has CPUs."""
 
-    def __init__(self, loop: Loop, cpus: float) -> None:
-        self.loop = loop
-        self.threads = max(1, int(cpus))
+    def __init__(self, loop: Loop, resources: ResourcesConfig) -> None:
+        self.loop, self.resources = loop, resources
         self.directory = Path.cwd()
 
     def __call__(self, payload: Payload) -> None:
         if self.directory.is_dir():
             os.chdir(self.directory)
-        torch.set_num_threads(self.threads)
+        see_gpus(self.resources.gpus)
+        torch.set_num_threads(self.resources.threads)
         logging.getLogger("ray.train").setLevel(logging.WARNING)
         self.loop(payload)
 

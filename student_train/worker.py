@@ -1,5 +1,6 @@
 """What every worker of a training does: read its slice, train, evaluate; under Ray Train, or alone in this process."""
 
+import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -47,7 +48,8 @@ def train_here(payload: Payload, output: Path) -> None:
     A short training takes seconds so; the processes of Ray Train need most of a minute to start.
     """
     threads = torch.get_num_threads()
-    torch.set_num_threads(max(1, int(payload["config"]["resources"]["cpus"])))
+    torch.set_num_threads(TrainConfig.model_validate(payload["config"]).resources.threads)
+    os.environ["DS_ACCELERATOR"] = "cpu"  # the process may be a user's, whose own work goes on seeing its GPUs
     try:
         train_student(payload, output)
     finally:

@@ -108,7 +108,7 @@ def open_ranker(teacher: Teacher) -> Ranker:
     Raises:
         ConfigError: a dotted path leads to nothing.
     """
-    torch.set_num_threads(max(1, int(teacher.config.resources.cpus)))
+    torch.set_num_threads(teacher.config.resources.threads)
     ranker: Ranker = find(RANKERS, teacher.config.ranking).open(teacher)
     return ranker
 

@@ -14,6 +14,7 @@ from ray.exceptions import GetTimeoutError, RayActorError
 from ray.util.annotations import RayDeprecationWarning
 
 from cluster.console import quiet_libraries
+from cluster.devices import see_gpus
 from cluster.errors import ClusterError, ConfigError, ModelError, UserError
 from cluster.resources import check_resources
 from teacher_infer.job import Job
@@ -37,6 +38,7 @@ class Actor:
 
     def __init__(self, work: type[Work], job: Job, driver: str) -> None:
         """``driver`` is the machine that the job was started on."""
+        see_gpus(job.config.resources.gpus)
         self._make = lambda: work(job)
         self._where = "" if os.uname().nodename == driver else f"on {os.uname().nodename}: "
 

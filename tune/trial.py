@@ -1,6 +1,5 @@
 """A trial: one setting trained with all its seeds."""
 
-import os
 import tempfile
 import time
 from collections.abc import Sequence
@@ -21,6 +20,7 @@ from ray.tune.result import DONE, SHOULD_CHECKPOINT
 
 from cluster.checkpoints import last_checkpoint
 from cluster.config import ResourcesConfig, describe
+from cluster.devices import see_gpus
 from cluster.errors import ConfigError, TrainingError
 from cluster.identity import digest
 from cluster.storage import read_manifest
@@ -76,9 +76,8 @@ class Trial(tune.Trainable):
 
     def setup(self, config: dict[str, Any], plan: Plan) -> None:
         """Note what trials have in common; ``config`` has a point, and a checkpoint if it resumes."""
-        if not plan.resources.gpus:
-            os.environ["CUDA_VISIBLE_DEVICES"] = ""  # Ray leaves those of the machine visible to who asks for none.
-        torch.set_num_threads(max(1, int(plan.resources.cpus)))
+        see_gpus(plan.resources.gpus)
+        torch.set_num_threads(plan.resources.threads)
         self.plan = plan
         self.training: Training | None = None
 
