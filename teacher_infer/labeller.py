@@ -13,7 +13,7 @@ from data_prep.reading import read_titles
 from data_prep.schema import ScoreKind, labels_schema
 from teacher_infer.config import RANKERS
 from teacher_infer.job import Engines, Job
-from teacher_infer.rankers.base import Ranked, Ranker, Rows
+from teacher_infer.rankers.base import Ranked, Ranker, Rows, RowsRefused
 from teacher_infer.rankers.teacher import Teacher
 from teacher_infer.stats import Stats
 from teacher_infer.store import Shard
@@ -56,10 +56,15 @@ class Label:
     def _rank(self, rows: Rows) -> tuple[list[tuple[Rows, Ranked]], dict[int, str]]:
         """All rows at once or, if that fails, one by one; with the errors of those that fail."""
         errors = self._untitled(rows)
-        rows = rows.take([at for at, row_id in enumerate(rows.row_id) if row_id not in errors])
-        if not rows.row_id:
-            return [], errors
-        together = self._try(rows)
+        together: Ranked | str | None = None
+        while together is None:
+            rows = rows.take([at for at, row_id in enumerate(rows.row_id) if row_id not in errors])
+            if not rows.row_id:
+                return [], errors
+            try:
+                together = self._try(rows)
+            except RowsRefused as refused:
+                errors |= refused.errors
         if isinstance(together, Ranked):
             return [(rows, together)], errors
         ranked, in_a_row = list[tuple[Rows, Ranked]](), 0
@@ -91,7 +96,7 @@ class Label:
         """
         try:
             return self._ranker.rank(rows)
-        except UserError:
+        except (UserError, RowsRefused):
             raise
         except Exception as error:
             self._engines.close()

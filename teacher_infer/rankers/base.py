@@ -42,6 +42,15 @@ class Ranked:
     stats: Stats
 
 
+class RowsRefused(Exception):
+    """Some rows cannot be ranked whatever the engine does; the others are asked for again without them."""
+
+    def __init__(self, errors: dict[int, str]) -> None:
+        """``errors`` says why, by row id."""
+        super().__init__("; ".join(errors.values()))
+        self.errors = errors
+
+
 class Ranker(Protocol):
     """A teacher with its catalogue; holds its engines."""
 
@@ -58,6 +67,7 @@ class Ranker(Protocol):
         """Rank the catalogue for rows that belong to one shard.
 
         Raises:
+            RowsRefused: some rows cannot be ranked.
             ValueError: the engine refuses a row.
             RuntimeError: the engine fails.
         """

@@ -13,7 +13,7 @@ from data_prep.schema import ScoreKind, label_files
 from teacher_infer.beam_search import Found, search
 from teacher_infer.config import LabelConfig
 from teacher_infer.engine import VllmEngine
-from teacher_infer.rankers.base import Ranked, Rows
+from teacher_infer.rankers.base import Ranked, Rows, RowsRefused
 from teacher_infer.rankers.teacher import Teacher
 from teacher_infer.stats import Stats, list_gains
 from teacher_infer.trie import TitleTrie
@@ -45,10 +45,12 @@ class Likelihood:
 
     def rank(self, rows: Rows) -> Ranked:
         """See :class:`teacher_infer.rankers.base.Ranker`."""
-        engine, trie = self._generator(), self._trie
-        started = time.perf_counter()
         candidates = self._candidates(rows.row_id)
         keys = [self._key(history, listed) for history, listed in zip(rows.history, candidates, strict=True)]
+        if self._lists is not None:
+            self._check_enough(rows.row_id, keys)
+        engine, trie = self._generator(), self._trie
+        started = time.perf_counter()
         targets: dict[Key, list[int]] = {key: [] for key in keys}
         for key, target in zip(keys, rows.target.tolist(), strict=True):
             targets[key].append(target)
@@ -72,9 +74,15 @@ class Likelihood:
         left_out = tuple(sorted(set(history))) if self._config.exclude_history else ()
         return tuple(self._titles[item] for item in history), left_out, tuple(candidates)
 
+    def _check_enough(self, row_ids: Sequence[int], keys: Sequence[Key]) -> None:
+        left = {row_id: len({*listed} - {*out}) for row_id, (_, out, listed) in zip(row_ids, keys, strict=True)}
+        few = {row_id: count for row_id, count in left.items() if count < self._config.top_k}
+        if few:
+            raise RowsRefused(
+                {row_id: f"{n} candidates to rank, --top-k asks for {self._config.top_k}" for row_id, n in few.items()}
+            )
+
     def _ranked(self, answers: Sequence[Found], found: Sequence[Found], rows: Rows, seconds: float) -> Ranked:
-        if any(len(answer.items) < self._config.top_k for answer in answers):
-            raise ValueError(f"fewer than {self._config.top_k} candidates are left to rank")
         items = torch.tensor([answer.items for answer in answers])
         stats = Stats(
             rows=len(answers),

@@ -2,16 +2,18 @@
 
 from collections.abc import Sequence
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
 
 from data_prep.reading import read_titles
-from data_prep.schema import failure_file, label_file
+from data_prep.schema import failure_file, label_file, labels_schema
 from teacher_infer.config import LabelConfig
 from teacher_infer.job import Job
 from teacher_infer.labeller import GIVEN_UP, Label
-from teacher_infer.rankers.base import Ranked, Rows
+from teacher_infer.rankers.base import Ranked, Rows, RowsRefused
+from teacher_infer.rankers.likelihood import Likelihood
 from teacher_infer.rankers.teacher import Teacher
 from teacher_infer.stats import Stats
 from teacher_infer.store import plan
@@ -98,6 +100,45 @@ def test_a_ranker_by_dotted_path_labels(tiny_dataset, tmp_path):
 def test_a_ranking_that_is_not_there_is_named():
     with pytest.raises(ValueError, match=r"should be one of ground, beam, score, embed, or a dotted path"):
         LabelConfig(ranking="best")
+
+
+class Choosy(First):
+    """Refuses some rows by name; its engine is sound."""
+
+    def rank(self, rows: Rows) -> Ranked:
+        refused = {row_id: "no candidates" for row_id in rows.row_id if row_id in self.refused}
+        if refused:
+            raise RowsRefused(refused)
+        return super().rank(rows)
+
+
+def test_rows_that_cannot_be_ranked_fail_and_the_engine_stays(first):
+    label, shard, store = first
+    ids = shard.read()["row_id"].to_pylist()
+    engine = label._engines._open["generate"] = Broken()
+    label._ranker = Choosy(dict.fromkeys([ids[2], ids[9]], 0))
+    done = label.do(shard)
+    assert (done["stats"]["rows"], done["stats"]["failed"]) == (13, 2)
+    failures = pq.read_table(failure_file(store.root, "test", 0)).to_pylist()
+    assert failures == [{"row_id": ids[at], "error": "no candidates"} for at in (2, 9)]
+    assert label._engines._open["generate"] is engine
+
+
+def test_rows_without_enough_candidates_are_named_before_an_engine_is_asked(tiny_dataset, tmp_path):
+    lists = pa.table(
+        [[7, 8], [[0, 1, 2], [3, 4]], [[0.0] * 3, [0.0] * 2], [0.0] * 2, [None] * 2], labels_schema("cosine")
+    )
+    file = label_file(tmp_path, "test", 0)
+    file.parent.mkdir(parents=True)
+    pq.write_table(lists, file)
+    config = LabelConfig(dataset=tiny_dataset, ranking="score", candidates=tmp_path, splits=("test",), top_k=3)
+    ranker = Likelihood(read_titles(tiny_dataset), lambda: pytest.fail("asked"), config)
+    with pytest.raises(RowsRefused) as refused:
+        ranker.rank(Rows([7, 8, 9], [[5], [5], [5]], torch.zeros(3).long()))
+    assert refused.value.errors == {
+        8: "2 candidates to rank, --top-k asks for 3",
+        9: "0 candidates to rank, --top-k asks for 3",
+    }
 
 
 class Broken:
