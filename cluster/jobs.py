@@ -9,8 +9,9 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from fnmatch import fnmatch
+from http import HTTPStatus
 from pathlib import Path
 
 import requests
@@ -46,9 +47,10 @@ def submit(config: SubmitConfig, verb: str, argv: Sequence[str], verb_config: Co
     root = config.working_dir.resolve()
     _check(root, argv, verb_config)
     entrypoint = shlex.join(["python", "-u", "-m", "dllm2rec", verb, *_arguments_in_job(argv, root)])
-    client = connect(config.address)
+    address = dashboard(config.address)
+    client = connect(address)
     job = _send(client, entrypoint, root)
-    options = f"--address {config.address} {job}"
+    options = f"--address {address} {job}"
     hint = f"follow it with `ray job logs --follow {options}`, stop it with `ray job stop {options}`"
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         # Not the default: asyncio would replace it and cancel the log instead, which may end in any other error.
@@ -60,7 +62,12 @@ def submit(config: SubmitConfig, verb: str, argv: Sequence[str], verb_config: Co
         print(f"\njob {job} continues: {hint}", file=sys.stderr)
         return INTERRUPTED
     except OSError as error:
-        raise ClusterError(f"{config.address} no longer answers; job {job} may continue: {hint}") from error
+        raise ClusterError(f"{address} no longer answers; job {job} may continue: {hint}") from error
+
+
+def dashboard(address: str) -> str:
+    """The dashboard's URL as a browser shows it, without the page that it stands at."""
+    return address.partition("#")[0].rstrip("/")
 
 
 def connect(address: str) -> JobSubmissionClient:
@@ -71,7 +78,14 @@ def connect(address: str) -> JobSubmissionClient:
     """
     os.environ["RAY_API_SERVER_ADDRESS"] = address  # Ray's client prefers the variable to its argument.
     try:
-        requests.get(f"{address}/api/version", timeout=PROBE_SECONDS)  # Ray's client itself would wait for minutes.
+        # Ray's client itself would wait for minutes.
+        answer = requests.get(f"{address}/api/version", timeout=PROBE_SECONDS)
+        if answer.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            server = answer.headers.get("Server", "a server that gives no name")
+            raise ClusterError(
+                f"{address} is answered by {server} with {answer.status_code} {answer.reason}, not by Ray: a proxy "
+                "stands before a cluster that is not up; start it, or give the URL of the dashboard itself"
+            )
         return JobSubmissionClient(address)
     except AuthenticationError as error:
         words = " ".join(str(error).split())
@@ -92,11 +106,33 @@ def _check(root: Path, argv: Sequence[str], verb_config: Config) -> None:
             f"--output {output} would vanish with the job's temporary directory: "
             "give an absolute path on storage that all nodes share"
         )
+    for option, path in _inputs(verb_config):
+        if not path.is_absolute() and not _uploaded(root, path):
+            raise ConfigError(
+                f"--{option} {path} would not be there for the job, which gets {root} without "
+                f"{' '.join(EXCLUDED)}: give an absolute path on storage that all nodes share"
+            )
     if any(argument != without_credentials(argument) for argument in argv):
         raise ConfigError(
             "an address on the command line holds a password, which Ray would show in the job's log: set "
             "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_URI, on the cluster"
         )
+
+
+def _inputs(config: Config, prefix: str = "") -> Iterator[tuple[str, Path]]:
+    """The paths that a verb reads, with their options; those that hold for the whole of a verb stand at its top."""
+    for name in type(config).model_fields:
+        value, option = getattr(config, name), f"{prefix}{name.replace('_', '-')}"
+        if isinstance(value, Config):
+            yield from _inputs(value, f"{option}.")
+        elif isinstance(value, Path) and name != "output":
+            yield option, value
+
+
+def _uploaded(root: Path, path: Path) -> bool:
+    inside = (root / path).resolve()
+    parts = inside.relative_to(root).parts if inside.is_relative_to(root) else ("..",)
+    return inside.exists() and not any(fnmatch(part, pattern) for part in (*parts, *path.parts) for pattern in EXCLUDED)
 
 
 def _arguments_in_job(argv: Sequence[str], root: Path) -> list[str]:
@@ -108,7 +144,7 @@ def _arguments_in_job(argv: Sequence[str], root: Path) -> list[str]:
         inside = file.resolve().relative_to(root)
     except ValueError:
         inside = None
-    if inside is None or any(fnmatch(part, pattern) for part in inside.parts for pattern in EXCLUDED):
+    if inside is None or not _uploaded(root, inside):
         raise ConfigError(f"--config {file} is not among the uploaded files: put it under --working-dir {root}")
     return ["--config", str(inside), *rest]
 

@@ -10,18 +10,23 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import psutil
 import pytest
 from ray.job_submission import JobSubmissionClient
 
-from cluster.config import SubmitConfig
+from cluster.config import Config, SubmitConfig
 from cluster.errors import ClusterError, ConfigError
-from cluster.jobs import connect, submit
+from cluster.jobs import connect, dashboard, submit
+from data_prep.config import PrepareConfig
 from model_registry.config import PromoteConfig
+from student_train.config import TrainConfig
+from tune.config import TuneConfig
 
 ROOT = Path(__file__).parents[2]
 TOKEN = "a-token-of-this-test"
@@ -195,6 +200,52 @@ def test_server_that_stays_silent_is_given_up(monkeypatch: pytest.MonkeyPatch) -
 def test_relative_output_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"runs/promotion would vanish .* absolute path"):
         submit(SubmitConfig(working_dir=ROOT), "promote", [], PromoteConfig())
+
+
+@pytest.mark.parametrize(
+    ("config", "option"),
+    [
+        (TrainConfig(dataset=Path("runs/dataset")), "dataset runs/dataset"),
+        (TrainConfig(dataset=Path("/shared/dataset"), labels=Path("no/labels")), "labels no/labels"),
+        (TuneConfig(train=TrainConfig(dataset=Path("data/set"))), "train.dataset data/set"),
+        (
+            PrepareConfig(source="csv", interactions=Path("../log.csv"), items=Path("README.md")),
+            "interactions ../log.csv",
+        ),
+    ],
+)
+def test_inputs_that_the_job_would_not_find_are_refused(config: Config, option: str) -> None:
+    config = config.model_copy(update={"output": Path("/shared/output")})
+    with pytest.raises(ConfigError, match=f"--{re.escape(option)} would not be there for the job") as caught:
+        submit(SubmitConfig(working_dir=ROOT), "verb", [], config)
+    assert "\n" not in str(caught.value)
+
+
+def test_inputs_that_are_uploaded_are_taken() -> None:
+    config = PrepareConfig(
+        source="csv", interactions=ROOT / "x", items=Path("README.md"), output=Path("/shared/output")
+    )
+    with pytest.raises(ClusterError, match="no Ray cluster answers"):
+        submit(SubmitConfig(working_dir=ROOT, address=f"http://127.0.0.1:{free_port()}"), "prepare", [], config)
+
+
+@pytest.mark.parametrize("rest", ["", "/", "/#/overview", "/#/jobs/raysubmit_1"])
+def test_an_address_may_be_that_of_a_page(rest: str) -> None:
+    assert dashboard(f"http://head:8265{rest}") == "http://head:8265"
+
+
+def test_a_proxy_before_a_cluster_that_is_down_is_named() -> None:
+    class Proxy(BaseHTTPRequestHandler):
+        server_version, sys_version = "nginx/1.25", ""
+
+        def do_GET(self) -> None:
+            self.send_error(503)
+
+    with HTTPServer(("127.0.0.1", 0), Proxy) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        with pytest.raises(ClusterError, match=r"is answered by nginx/1.25 *with 503 Service Unavailable, not by Ray"):
+            connect(f"http://127.0.0.1:{server.server_port}")
+        server.shutdown()
 
 
 def test_credentials_on_the_command_line_are_refused() -> None:
