@@ -9,6 +9,7 @@ from typing import Any
 import matplotlib
 import optuna
 import yaml
+from matplotlib import pyplot
 from matplotlib.figure import Figure
 from optuna.importance import PedAnovaImportanceEvaluator
 from optuna.visualization import matplotlib as plots
@@ -98,8 +99,9 @@ def _champion(champion: Champion) -> Figure:
     return bars(panels, "test, with 95 % intervals")
 
 
+@matplotlib.rc_context()
 def _figures(study: optuna.Study, config: TuneConfig) -> dict[str, tuple[str, Figure]]:
-    """Optuna's pictures of a search, as far as there is something to show."""
+    """Optuna's pictures of a search, as far as there is something to show; its style stays with them."""
     matplotlib.use("Agg")
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
     names = list(config.search.objectives)
@@ -120,6 +122,8 @@ def _figures(study: optuna.Study, config: TuneConfig) -> dict[str, tuple[str, Fi
             drawn["λ × ed_weight"] = ("lam_ed_weight.png", axes)
     if first:
         drawn["Best of two objectives"] = ("front.png", plots.plot_pareto_front(study, target_names=names))
+    for _, axes in drawn.values():
+        pyplot.close(axes.figure)
     return {heading: (name, axes.figure) for heading, (name, axes) in drawn.items()}
 
 

@@ -2,8 +2,10 @@ import csv
 from datetime import UTC, datetime
 from pathlib import Path
 
+import matplotlib
 import pytest
 import yaml
+from matplotlib import pyplot
 
 from cluster.config import load_config
 from cluster.storage import Manifest
@@ -61,6 +63,13 @@ def test_tables_and_pictures_are_written(tmp_path, best):
     assert all(f'src="{picture}"' in page for picture in PICTURES)
     assert load_config(TrainConfig, "train", ["train"], ["--config", str(tmp_path / "best_config.yaml")]) == best
     assert set(yaml.safe_load((tmp_path / "best_config.yaml").read_text())) == {"train"}
+
+
+def test_the_style_of_pictures_that_follow_stays_and_none_is_left_open(tmp_path, best):
+    before = dict(matplotlib.rcParams)
+    written(tmp_path, SPACE, list(trials(SPACE, 6)), best)
+    assert {name: value for name, value in matplotlib.rcParams.items() if before[name] != value} == {}
+    assert pyplot.get_fignums() == []
 
 
 def test_every_seed_is_a_row(tmp_path, best):
