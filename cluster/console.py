@@ -19,6 +19,8 @@ from tqdm import tqdm
 
 VERBOSE = "DLLM2REC_VERBOSE"
 SECONDS_BETWEEN_LINES = 10.0
+SHARE_BETWEEN_LINES = 0.05
+"""Of the time that has passed: a job of hours would fill its log otherwise."""
 _MARK = "dllm2rec-report: "
 _RAY_HANDLER = "ray_print_logs"
 _QUIET_LOGGERS = ("ray.train", "ray.data", "ray.tune", "DeepSpeed", "mlflow", "alembic", "matplotlib")
@@ -155,7 +157,8 @@ class _Screen:
     def _line(self, name: str, done: float, total: float, unit: str, text: str, finished: bool) -> None:
         now, last = time.monotonic(), finished or done >= total
         begun, before = self._begun.setdefault(name, (now, done))
-        if not last and now - self._shown.setdefault(name, now) < SECONDS_BETWEEN_LINES:
+        pause = max(SECONDS_BETWEEN_LINES, (now - begun) * SHARE_BETWEEN_LINES)
+        if not last and now - self._shown.setdefault(name, now) < pause:
             return
         self._shown[name] = now
         left = (now - begun) / (done - before) * (total - done) if done > before and not last else 0.0

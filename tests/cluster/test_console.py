@@ -34,6 +34,17 @@ def test_a_log_shows_first_lines_sparsely_and_the_last_always(
     ]
 
 
+def test_a_long_job_does_not_fill_its_log(
+    screen: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now, hours = 0.0, 10
+    monkeypatch.setattr(console.time, "monotonic", lambda: now)
+    for done in range(hours * 3600):
+        now += 1
+        console.report("labels", done, 1e9, "rows")
+    assert 20 < len(capsys.readouterr().out.splitlines()) < 150
+
+
 def test_a_terminal_shows_a_bar_and_leaves_one_line(screen: None, monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = Terminal()
     monkeypatch.setattr(sys, "stdout", terminal)
