@@ -120,7 +120,7 @@ def _check(root: Path, argv: Sequence[str], verb_config: Config) -> None:
 
 
 def _inputs(config: Config, prefix: str = "") -> Iterator[tuple[str, Path]]:
-    """The paths that a verb reads, with their options; those that hold for the whole of a verb stand at its top."""
+    """The paths that a verb reads, with their options."""
     for name in type(config).model_fields:
         value, option = getattr(config, name), f"{prefix}{name.replace('_', '-')}"
         if isinstance(value, Config):

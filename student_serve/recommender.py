@@ -114,7 +114,9 @@ class Recommender:
             raise StudentError(f'history: "{history[:80]}" is one text, not a list of item ids or titles')
         items, skipped = [], []
         for word in history:
-            at = self._index.get(word, self._index.get(clean_title(word))) if isinstance(word, str) else None
+            at = self._index.get(word) if isinstance(word, str) else None
+            if at is None and isinstance(word, str):
+                at = self._index.get(clean_title(word))
             if at is not None:
                 items.append(at)
             elif isinstance(word, str | None):

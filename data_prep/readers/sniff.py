@@ -2,6 +2,7 @@
 
 import codecs
 import re
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -23,13 +24,21 @@ class TextKind(NamedTuple):
     """Whether quotes inside fields have a backslash before them."""
 
 
-@cache
 def sniff(path: Path) -> TextKind:
     """UTF-8 where the complete file is, else ISO-8859-1, which is said once.
 
     Raises:
         DataError: the file is absent, or a damaged or truncated gzip.
     """
+    with suppress(OSError):  # which reading tells
+        now = path.stat()
+        return _sniff(path, now.st_mtime_ns, now.st_size)
+    return _sniff(path, 0, 0)
+
+
+@cache
+def _sniff(path: Path, _changed: int, _size: int) -> TextKind:
+    """Once for every state of a file: a process may live longer than it."""
     decode = codecs.getincrementaldecoder(UTF8)().decode
     is_utf8, escaped, before = True, False, b""
     with readable(path) as stream:

@@ -46,6 +46,13 @@ def test_what_is_not_utf8_is_latin1_which_is_said(write, content, capsys):
     assert capsys.readouterr().out.count("is not UTF-8: read as ISO-8859-1") == (len(content) == 2)
 
 
+def test_a_file_that_was_converted_is_looked_at_again(write):
+    for content in ("aé".encode("latin-1"), "é".encode()):
+        path = write("items.csv", content=b"item,title\n1," + content + b"\n")
+        raw = read_columns(path, WANTED, delimiter=",", bad_rows="error", quoted=True)
+        assert raw.columns["title"].to_pylist() == [content.decode("latin-1" if content[0] == 97 else "utf-8")]
+
+
 def test_a_character_cut_by_the_end_of_what_is_read_at_once_is_utf8(write, monkeypatch):
     monkeypatch.setattr("data_prep.readers.sniff._BLOCK", 14)
     path = write("items.csv", "item,title", "1,aé", '2,"3\\" nail"')
