@@ -36,9 +36,9 @@ def position_weights(top_k: int, beta: float, device: torch.device | None = None
 def importance(scores_BN: Tensor, teacher_items_BK: Tensor, confidence_B: Tensor, config: DistillationConfig) -> Tensor:
     """Weights w = γ_p w_p + γ_c w_c + γ_o w_o of the teacher's candidates.
 
-    w_p sums to 1 over a list; w_c spreads the row's confidence evenly over it (1 / K each on average); w_o is 1 where
-    the candidate is in the student's own top K, else 0. The sum is not normalised over the list, so that rows on
-    which the teacher is unsure weigh less.
+    w_p sums to 1 over a list; w_c is the row's confidence (1 on average) for each of its candidates; w_o is 1 where the
+    candidate is in the student's own top K, else 0. The sum is not normalised over the list, so that rows on which the
+    teacher is unsure weigh less.
 
     Args:
         scores_BN: the student's logits, taken as constants.
@@ -49,9 +49,8 @@ def importance(scores_BN: Tensor, teacher_items_BK: Tensor, confidence_B: Tensor
     Returns:
         Weights [B, K].
     """
-    top_k = teacher_items_BK.shape[1]
-    position_K = position_weights(top_k, config.beta, scores_BN.device).to(scores_BN)
-    weights_BK = config.gamma_position * position_K + config.gamma_confidence * confidence_B[:, None] / top_k
+    position_K = position_weights(teacher_items_BK.shape[1], config.beta, scores_BN.device).to(scores_BN)
+    weights_BK = config.gamma_position * position_K + config.gamma_confidence * confidence_B[:, None]
     if config.gamma_consistency:
         weights_BK = weights_BK + config.gamma_consistency * consistency(scores_BN, teacher_items_BK)
     return weights_BK

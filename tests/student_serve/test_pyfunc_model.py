@@ -96,7 +96,8 @@ def test_a_program_with_its_requirements_alone_and_own_packages_serving_and_clus
 
 def test_the_model_holds_what_answers_and_nothing_else(pulled):
     code = {str(file.relative_to(pulled / "code")) for file in (pulled / "code").rglob("*.py")}
-    assert code == {f"student_serve/{name}.py" for name in ("__init__", "errors", "recommender", "pyfunc_model")}
+    names = ("__init__", "errors", "recommender", "pyfunc_model", "titles")
+    assert code == {f"student_serve/{name}.py" for name in names}
     assert "model.safetensors" not in {file.name for file in pulled.rglob("*")}
 
 

@@ -62,8 +62,8 @@ def test_importance_is_the_weighted_sum_and_not_normalised_over_the_list() -> No
     first = 1 / (1 + math.exp(-1))
     position = [first, 1 - first]
     expected = [
-        [0.3 * position[0] + 0.5 * 1.5 / 2 + 0.1, 0.3 * position[1] + 0.5 * 1.5 / 2],
-        [0.3 * position[0] + 0.5 * 0.5 / 2 + 0.1, 0.3 * position[1] + 0.5 * 0.5 / 2],
+        [0.3 * position[0] + 0.5 * 1.5 + 0.1, 0.3 * position[1] + 0.5 * 1.5],
+        [0.3 * position[0] + 0.5 * 0.5 + 0.1, 0.3 * position[1] + 0.5 * 0.5],
     ]
     assert torch.allclose(found, torch.tensor(expected))
 

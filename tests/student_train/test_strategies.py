@@ -83,8 +83,8 @@ def test_soft_weighs_rows_by_the_ranks_of_the_true_item() -> None:
 def test_dllm2rec_weighs_the_log_likelihood_of_the_students_own_loss(loss: str) -> None:
     log_likelihood = log_softmax if loss == "softmax" else lambda index: log_sigmoid(SCORES[index])
     first = 1 / (1 + math.exp(-1))
-    # Item 0 alone is in the student's own top two; the confidence of 1 is spread over two items.
-    weights = [0.3 * first + 0.5 / 2, 0.3 * (1 - first) + 0.5 / 2 + 0.1]
+    # Item 0 alone is in the student's own top two; the confidence is 1.
+    weights = [0.3 * first + 0.5, 0.3 * (1 - first) + 0.5 + 0.1]
     expected = -sum(w * log_likelihood(index) for w, index in zip(weights, LIST, strict=True))
     assert taught("dllm2rec", loss=loss) == pytest.approx(expected)
 

@@ -66,10 +66,10 @@ def test_tables_and_pictures_are_written(tmp_path, best):
 
 
 def test_the_style_of_pictures_that_follow_stays_and_none_is_left_open(tmp_path, best):
-    before = dict(matplotlib.rcParams)
+    before, others = dict(matplotlib.rcParams), pyplot.get_fignums()
     written(tmp_path, SPACE, list(trials(SPACE, 6)), best)
     assert {name: value for name, value in matplotlib.rcParams.items() if before[name] != value} == {}
-    assert pyplot.get_fignums() == []
+    assert pyplot.get_fignums() == others
 
 
 def test_every_seed_is_a_row(tmp_path, best):
