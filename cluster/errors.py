@@ -28,6 +28,10 @@ class OutputError(UserError):
     """An output directory already holds something else."""
 
 
+class StorageError(UserError):
+    """An object store cannot be reached, or refuses; names the path and says the words of the store."""
+
+
 class ModelError(UserError):
     """A registered or exported model is missing, incomplete or cannot answer the request."""
 

@@ -7,6 +7,7 @@ from pydantic import Field
 
 from cluster.config import Config
 from cluster.dotted_path import one_of
+from cluster.paths import AnyPath
 
 READERS = {
     "csv": "data_prep.readers.tabular:read_csv",
@@ -43,8 +44,8 @@ class PrepareConfig(Config):
         description=f"Format of the raw data: {', '.join(READERS)}, {SYNTHETIC}, or a reader of your own by dotted "
         "path (my_package.readers:read).",
     )
-    interactions: Path | None = Field(None, description="Log file (.inter, ratings.dat, reviews, csv, parquet).")
-    items: Path | None = Field(None, description="Titles file (.item, movies.dat, metadata, csv, parquet).")
+    interactions: AnyPath | None = Field(None, description="Log file (.inter, ratings.dat, reviews, csv, parquet).")
+    items: AnyPath | None = Field(None, description="Titles file (.item, movies.dat, metadata, csv, parquet).")
     split: SplitRule = Field("chronological", description="How rows are split; chronological cuts them 8:1:1.")
     rows: RowRule = Field(
         "every",
@@ -69,5 +70,5 @@ class PrepareConfig(Config):
     )
     max_title_length: int = Field(2_000, ge=1, description="Longest title, in characters.")
     synthetic: SyntheticConfig = SyntheticConfig()
-    output: Path = Field(Path("runs/dataset"), description="Directory of the data set.")
+    output: AnyPath = Field(Path("runs/dataset"), description="Directory of the data set.")
     overwrite: bool = Field(False, description="Replace an earlier data set in the output directory.")

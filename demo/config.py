@@ -6,12 +6,13 @@ from typing import Literal
 from pydantic import Field
 
 from cluster.config import ClusterConfig, Config, ModelName, TrackingConfig
+from cluster.paths import AnyPath
 
 
 class DemoConfig(Config):
     """Run the pipeline of a config file: data set, teacher, labels, students, search, registry, recommendations."""
 
-    pipeline: Path = Field(
+    pipeline: AnyPath = Field(
         Path("configs/demo.yaml"),
         description="YAML file with a section per verb; without train-teacher none is trained.",
     )
@@ -27,7 +28,7 @@ class DemoConfig(Config):
     concurrent: int = Field(2, ge=1, description="Students that train at a time.")
     search: bool = Field(True, description="Search the distillation weights as the section tune says.")
     register_as: ModelName = Field("dllm2rec-student", description="Registered model of the best student.")
-    output: Path = Field(Path("runs/demo"), description="Directory for all outputs, one folder each.")
+    output: AnyPath = Field(Path("runs/demo"), description="Directory for all outputs, one folder each.")
     overwrite: bool = Field(True, description="Replace the outputs of an earlier demo.")
     cluster: ClusterConfig = ClusterConfig()
     tracking: TrackingConfig = TrackingConfig()

@@ -5,14 +5,17 @@ from pathlib import Path
 from pydantic import Field
 
 from cluster.config import ClusterConfig, Config, ModelName, TrackingConfig
+from cluster.paths import AnyPath
 
 
 class RegisterConfig(Config):
     """Put a student directory into the MLflow registry, as ``train --register-as`` does."""
 
-    student: Path = Field(Path("runs/student"), description="Student directory (verb train).")
+    student: AnyPath = Field(Path("runs/student"), description="Student directory (verb train).")
     name: ModelName = Field("dllm2rec-student", description="Registered model.")
-    output: Path = Field(Path("runs/registration"), description="Directory for the version's number and its manifest.")
+    output: AnyPath = Field(
+        Path("runs/registration"), description="Directory for the version's number and its manifest."
+    )
     overwrite: bool = Field(True, description="Replace an earlier registration in the output directory.")
     tracking: TrackingConfig = TrackingConfig()
 
@@ -30,7 +33,7 @@ class PromoteConfig(Config):
         None, gt=0, description="Largest 99th percentile of single requests, measured here; none does not measure."
     )
     max_megabytes: float | None = Field(None, gt=0, description="Largest size of the student's files; none allows any.")
-    output: Path = Field(Path("runs/promotion"), description="Directory for the decision and its manifest.")
+    output: AnyPath = Field(Path("runs/promotion"), description="Directory for the decision and its manifest.")
     overwrite: bool = Field(True, description="Replace an earlier decision in the output directory.")
     tracking: TrackingConfig = TrackingConfig()
 
@@ -39,7 +42,7 @@ class RollbackConfig(Config):
     """Give the champion's place back to the version that held it before."""
 
     name: ModelName = Field("dllm2rec-student", description="Registered model.")
-    output: Path = Field(Path("runs/rollback"), description="Directory for what was done and its manifest.")
+    output: AnyPath = Field(Path("runs/rollback"), description="Directory for what was done and its manifest.")
     overwrite: bool = Field(True, description="Replace an earlier rollback in the output directory.")
     tracking: TrackingConfig = TrackingConfig()
 
@@ -53,7 +56,7 @@ class RecommendConfig(Config):
     history: tuple[str, ...] = Field(
         (), description="Item ids or titles, oldest first; none asks for the most popular items."
     )
-    histories: Path | None = Field(
+    histories: AnyPath | None = Field(
         None,
         description="Parquet file, or directory of them, with a column history of lists of item ids or titles, all "
         "answered on all CPUs; other columns are kept.",
@@ -61,7 +64,7 @@ class RecommendConfig(Config):
     rows_per_shard: int = Field(50_000, ge=1, description="Histories per file of the answer to a file.")
     k: int = Field(10, ge=1, description="How many titles.")
     exclude_history: bool = Field(True, description="Leave out what the history holds.")
-    output: Path = Field(Path("runs/recommendations"), description="Directory for the recommendations.")
+    output: AnyPath = Field(Path("runs/recommendations"), description="Directory for the recommendations.")
     overwrite: bool = Field(True, description="Replace earlier recommendations in the output directory.")
     cluster: ClusterConfig = ClusterConfig()
     tracking: TrackingConfig = TrackingConfig()

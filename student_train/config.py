@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from cluster.config import ClusterConfig, Config, DeepSpeedConfig, ModelName, NoEffect, ResourcesConfig, TrackingConfig
 from cluster.dotted_path import one_of
+from cluster.paths import AnyPath
 from student_train.components import BACKBONES, LOSSES, STRATEGIES
 
 
@@ -101,11 +102,11 @@ class DistillationConfig(Config):
 class TrainConfig(Config):
     """Train a student on a prepared data set, distilled from a teacher's labels if they are given."""
 
-    dataset: NoEffect[Path] = Field(Path("runs/dataset"), description="Data set directory (verb prepare).")
-    labels: NoEffect[Path | None] = Field(
+    dataset: NoEffect[AnyPath] = Field(Path("runs/dataset"), description="Data set directory (verb prepare).")
+    labels: NoEffect[AnyPath | None] = Field(
         None, description="Label directory (verb label); none trains the plain student."
     )
-    output: NoEffect[Path] = Field(Path("runs/student"), description="Student directory to write.")
+    output: NoEffect[AnyPath] = Field(Path("runs/student"), description="Student directory to write.")
     overwrite: NoEffect[bool] = Field(False, description="Replace an earlier student in the output directory.")
     model: ModelConfig = ModelConfig()
     loss: LossConfig = LossConfig()

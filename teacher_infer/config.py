@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 
 from cluster.config import ClusterConfig, Config, NoEffect, ResourcesConfig
 from cluster.dotted_path import one_of
+from cluster.paths import AnyPath
 from data_prep.schema import SPLITS, Split
 
 RANKERS = {
@@ -36,7 +37,7 @@ class VllmConfig(Config):
         None,
         description="How vLLM quantises the weights (fp8 …, on a GPU); none takes what the model's config says.",
     )
-    lora: NoEffect[Path | None] = Field(None, description="LoRA adapter directory (PEFT) to apply to the model.")
+    lora: NoEffect[AnyPath | None] = Field(None, description="LoRA adapter directory (PEFT) to apply to the model.")
     max_model_len: int | None = Field(None, ge=16, description="Longest sequence, tokens; none takes the model's.")
     max_num_seqs: NoEffect[int] = Field(256, ge=1, description="Sequences that are decoded together.")
     block_size: NoEffect[int] = Field(
@@ -53,7 +54,7 @@ class VllmConfig(Config):
 class LabelConfig(Config):
     """Label the rows of a data set with a teacher: its ranking, its scores and its item embeddings."""
 
-    dataset: NoEffect[Path] = Field(Path("runs/dataset"), description="Data set directory (verb prepare).")
+    dataset: NoEffect[AnyPath] = Field(Path("runs/dataset"), description="Data set directory (verb prepare).")
     teacher: NoEffect[str] = Field(
         "runs/teacher", min_length=1, description="HF model directory, or minilm (the pip-installed all-MiniLM-L6-v2)."
     )
@@ -88,7 +89,7 @@ class LabelConfig(Config):
         False,
         description="Rank titles by log-probability per token instead of that of the complete title (beam, score).",
     )
-    candidates: NoEffect[Path | None] = Field(
+    candidates: NoEffect[AnyPath | None] = Field(
         None, description="Label directory whose lists are the candidates; none takes the complete catalogue (score)."
     )
     history: Literal["mean", "text"] = Field(
@@ -111,7 +112,7 @@ class LabelConfig(Config):
         description="Most bytes that ranking by distance may take beside the item embeddings, which are memory-mapped.",
     )
     vllm: VllmConfig = VllmConfig()
-    output: NoEffect[Path] = Field(Path("runs/labels"), description="Label directory to write.")
+    output: NoEffect[AnyPath] = Field(Path("runs/labels"), description="Label directory to write.")
     overwrite: NoEffect[bool] = Field(
         False, description="Label again what is finished or was begun with something else."
     )

@@ -6,6 +6,7 @@ from typing import Literal
 from pydantic import Field
 
 from cluster.config import ClusterConfig, Config, DeepSpeedConfig, NoEffect, ResourcesConfig
+from cluster.paths import AnyPath
 
 LOSS = "eval_loss"  # by which the best weights are chosen, as transformers' Trainer names it
 
@@ -34,8 +35,8 @@ class LoraConfig(Config):
 class TrainTeacherConfig(Config):
     """Train a small LLM from scratch, or fine-tune one, to name the next title of a history."""
 
-    dataset: NoEffect[Path] = Field(Path("runs/dataset"), description="Data set directory (verb prepare).")
-    start_from: NoEffect[Path | None] = Field(
+    dataset: NoEffect[AnyPath] = Field(Path("runs/dataset"), description="Data set directory (verb prepare).")
+    start_from: NoEffect[AnyPath | None] = Field(
         None, description="HF causal LM directory to start from; none trains from scratch."
     )
     model: TeacherModelConfig = TeacherModelConfig()
@@ -74,7 +75,7 @@ class TrainTeacherConfig(Config):
     storage: NoEffect[str | None] = Field(
         None, description="Directory or URI that all machines reach, for checkpoints; none: beside the output."
     )
-    output: NoEffect[Path] = Field(Path("runs/teacher"), description="Teacher directory to write (HF format).")
+    output: NoEffect[AnyPath] = Field(Path("runs/teacher"), description="Teacher directory to write (HF format).")
     overwrite: NoEffect[bool] = Field(False, description="Replace an earlier teacher in the output directory.")
     cluster: NoEffect[ClusterConfig] = ClusterConfig()
 

@@ -9,6 +9,7 @@ import pytest
 import tyro
 
 from cluster.config import Config, SubmitConfig, load_config
+from cluster.paths import LocalOrRemote
 from dllm2rec import SUBMIT, VERBS
 
 ROOT = Path(__file__).parents[1]
@@ -98,7 +99,7 @@ def test_every_field_has_a_default(name: str) -> None:
 @pytest.mark.parametrize("name", [name for name in VERBS if name != "track"])
 def test_every_verb_config_names_its_output(name: str) -> None:
     fields = resolve_name(CONFIGS[name]).model_fields
-    assert fields["output"].annotation is Path
+    assert fields["output"].annotation is LocalOrRemote
     assert fields["overwrite"].annotation is bool
 
 

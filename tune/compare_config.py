@@ -7,6 +7,7 @@ import tyro
 from pydantic import Field, model_validator
 
 from cluster.config import NoEffect
+from cluster.paths import AnyPath
 from student_train.config import TrainConfig
 from tune.config import TrialsConfig
 
@@ -31,7 +32,7 @@ class CompareConfig(TrialsConfig):
         {"soft": {"distillation": {"strategy": "soft"}}}, min_length=1, description="Settings of each strategy."
     )
     seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1, description="Seeds of every student and strategy.")
-    output: NoEffect[Path] = Field(
+    output: NoEffect[AnyPath] = Field(
         Path("runs/comparison"), description="Directory of tables and pictures; resumed if there."
     )
     train: TrainConfig = TrainConfig(labels=Path("runs/labels"))

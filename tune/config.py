@@ -9,6 +9,7 @@ import yaml
 from pydantic import Field, model_validator
 
 from cluster.config import ClusterConfig, Config, DeepSpeedConfig, ModelName, NoEffect, ResourcesConfig, TrackingConfig
+from cluster.paths import AnyPath
 from student_train.config import TrainConfig
 
 Value = bool | int | float | str | None
@@ -243,7 +244,7 @@ class TuneConfig(TrialsConfig):
         description="Settings to try, by default 12 or the whole grid; the first is the train section's own, if the "
         "space holds it. A finished search resumes when it is given more.",
     )
-    start_from: NoEffect[Path | None] = Field(
+    start_from: NoEffect[AnyPath | None] = Field(
         None,
         description="Output of an earlier search, of another space or on less data: its five best points come first.",
     )
@@ -261,7 +262,7 @@ class TuneConfig(TrialsConfig):
     asha: AshaConfig = AshaConfig()
     pbt: PbtConfig = PbtConfig()
     register_as: NoEffect[ModelName] = Field("dllm2rec-student", description="Registered model of the best student.")
-    output: NoEffect[Path] = Field(
+    output: NoEffect[AnyPath] = Field(
         Path("runs/search"), description="Directory for trials, report, best config and student."
     )
 

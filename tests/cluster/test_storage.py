@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -5,8 +7,11 @@ import torch
 from safetensors.torch import save_file
 
 from cluster.errors import OutputError, StaleInputError
+from cluster.files import write_text
 from cluster.storage import (
     MANIFEST_FILE,
+    UNFINISHED_FILE,
+    Unfinished,
     check_made_from,
     fingerprint,
     output_directory,
@@ -42,35 +47,90 @@ def test_who_reads_the_manifest_reads_the_tensors(tmp_path: Path) -> None:
     assert modes["one.safetensors"] == modes[MANIFEST_FILE]
 
 
-def test_failure_midway_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(ZeroDivisionError), output_directory(tmp_path / "out", verb="prepare", config=CONFIG) as draft:
-        (draft.path / "part.txt").write_text("half")
-        assert not (tmp_path / "out").exists()
-        _ = 1 / 0
+def test_nobody_takes_a_directory_in_the_making_for_complete(tmp_path: Path) -> None:
+    write(tmp_path / "out", "old")
+    with output_directory(tmp_path / "out", verb="prepare", config=CONFIG, overwrite=True) as draft:
+        assert [p.name for p in draft.path.iterdir()] == [UNFINISHED_FILE]
+        (draft.path / "part.txt").write_text("new")
+        with pytest.raises(StaleInputError, match="holds no finished output"):
+            read_manifest(tmp_path / "out", "prepare")
+    assert read_manifest(tmp_path / "out", "prepare").files == ["part.txt"]
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError, KeyboardInterrupt])
+def test_failure_midway_leaves_nothing(tmp_path: Path, error: type[BaseException]) -> None:
+    with pytest.raises(error), output_directory(tmp_path / "out", verb="prepare", config=CONFIG) as draft:
+        (draft.path / "deep").mkdir()
+        (draft.path / "deep" / "part.txt").write_text("half")
+        raise error
     assert list(tmp_path.iterdir()) == []
 
 
-def test_failure_midway_keeps_what_was_there(tmp_path: Path) -> None:
-    write(tmp_path / "out", "old")
-    before = read_manifest(tmp_path / "out")
-    with (
-        pytest.raises(KeyboardInterrupt),
-        output_directory(tmp_path / "out", verb="prepare", config=CONFIG, overwrite=True) as draft,
-    ):
-        (draft.path / "part.txt").write_text("new")
-        raise KeyboardInterrupt
-    assert (tmp_path / "out" / "part.txt").read_text() == "old"
-    assert read_manifest(tmp_path / "out") == before
-    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+def killed(path: Path, *files: str) -> None:
+    """A run of ``prepare`` that ends by itself in the middle, as by ``kill -9``."""
+    program = (
+        "import os, pathlib\n"
+        "from cluster.config import Config\n"
+        "from cluster.storage import output_directory\n"
+        f"path = pathlib.Path({str(path)!r})\n"
+        "with output_directory(path, verb='prepare', config=Config(), overwrite=True) as draft:\n"
+        f"    for name in {files!r}:\n"
+        "        (draft.path / name).write_text('half')\n"
+        "    os._exit(9)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 9
 
 
-def test_overwrite_replaces_the_whole_directory(tmp_path: Path) -> None:
-    write(tmp_path / "out", "old")
-    (tmp_path / "out" / "stray.txt").write_text("left from before")
-    write(tmp_path / "out", "new", overwrite=True)
+def test_the_same_verb_begins_again_where_it_was_killed(tmp_path: Path) -> None:
+    killed(tmp_path / "out", "part.txt", "rest.txt")
+    with pytest.raises(StaleInputError, match="holds no finished output"):
+        read_manifest(tmp_path / "out", "prepare")
+    with pytest.raises(OutputError, match="holds the unfinished output of `dllm2rec prepare`"):
+        write(tmp_path / "out", verb="label")
+    killed(tmp_path / "out", "other.txt")
+    write(tmp_path / "out", "new")
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [MANIFEST_FILE, "part.txt"]
+
+
+def test_overwrite_removes_only_what_the_verb_made(tmp_path: Path) -> None:
+    write(tmp_path / "out", "old")
+    (tmp_path / "out" / "notes.txt").write_text("mine")
+    killed(tmp_path / "out", "part.txt", "rest.txt")
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
+        UNFINISHED_FILE,
+        "notes.txt",
+        "part.txt",
+        "rest.txt",
+    ]
+    write(tmp_path / "out", "new", overwrite=True)
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [MANIFEST_FILE, "notes.txt", "part.txt"]
     assert (tmp_path / "out" / "part.txt").read_text() == "new"
-    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+    write(tmp_path / "alone", "new")
+    assert read_manifest(tmp_path / "out").fingerprint == read_manifest(tmp_path / "alone").fingerprint
+
+
+def test_a_directory_that_another_process_writes_is_refused(tmp_path: Path) -> None:
+    program = (
+        "import pathlib, sys\n"
+        "from cluster.config import Config\n"
+        "from cluster.storage import output_directory\n"
+        f"with output_directory(pathlib.Path({str(tmp_path / 'out')!r}), verb='prepare', config=Config()):\n"
+        "    print('began', flush=True)\n"
+        "    sys.stdin.read()\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout and other.stdout.readline() == b"began\n"
+        with pytest.raises(OutputError, match=rf"written by another `dllm2rec prepare` \(process {other.pid}\)"):
+            write(tmp_path / "out", overwrite=True)
+
+
+def test_a_run_whose_directory_was_taken_does_not_finish_it(tmp_path: Path) -> None:
+    with (
+        pytest.raises(OutputError, match="another `dllm2rec prepare` began"),
+        output_directory(tmp_path / "out", verb="prepare", config=CONFIG),
+    ):
+        write_text(tmp_path / "out" / UNFINISHED_FILE, Unfinished(verb="prepare", kept=[]).model_dump_json())
+    assert not (tmp_path / "out" / MANIFEST_FILE).exists()
 
 
 def test_existing_output_is_refused_without_overwrite(tmp_path: Path) -> None:
