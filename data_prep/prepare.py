@@ -10,7 +10,7 @@ import numpy as np
 from cluster.console import say
 from cluster.dotted_path import find
 from cluster.errors import ConfigError, DataError
-from cluster.storage import fingerprint, output_directory
+from cluster.storage import check_free, fingerprint, output_directory
 from data_prep import synthetic
 from data_prep.catalogue import build_catalogue
 from data_prep.config import READERS, SYNTHETIC, PrepareConfig
@@ -30,22 +30,23 @@ def prepare(config: PrepareConfig) -> Path:
         UserError: an option is missing, the raw data is faulty, or the output directory is taken; nothing is left
             behind then.
     """
+    check_free(config.output, "prepare", config.overwrite)
     inputs = check_inputs(config)
+    say(f"prepare: reading {config.source}")
+    raw_log, raw_items = read_source(config)
+    catalogue = build_catalogue(raw_items, config.max_title_length, config.bad_rows)
+    log, log_counts = build_log(
+        raw_log, catalogue, config.bad_rows, config.min_interactions_per_user, config.min_interactions_per_item
+    )
+    if config.catalogue == "interacted":
+        catalogue, log = interacted(catalogue, log)
+    say(f"prepare: {len(log.user):,} interactions, {len(catalogue.ids):,} items kept")
+    rows = select_rows(log, config.rows)
+    splits = split_rows(config.split, rows, log.timestamp[rows.target], config.cut_points)
+    train_count = np.bincount(log.item[rows.target[splits == TRAIN]], minlength=len(catalogue.ids))
     with output_directory(
         config.output, verb="prepare", config=config, inputs=inputs, overwrite=config.overwrite
     ) as draft:
-        say(f"prepare: reading {config.source}")
-        raw_log, raw_items = read_source(config)
-        catalogue = build_catalogue(raw_items, config.max_title_length, config.bad_rows)
-        log, log_counts = build_log(
-            raw_log, catalogue, config.bad_rows, config.min_interactions_per_user, config.min_interactions_per_item
-        )
-        if config.catalogue == "interacted":
-            catalogue, log = interacted(catalogue, log)
-        say(f"prepare: {len(log.user):,} interactions, {len(catalogue.ids):,} items kept")
-        rows = select_rows(log, config.rows)
-        splits = split_rows(config.split, rows, log.timestamp[rows.target], config.cut_points)
-        train_count = np.bincount(log.item[rows.target[splits == TRAIN]], minlength=len(catalogue.ids))
         write_items(draft.path, catalogue.ids, catalogue.titles, train_count)
         say(f"prepare: writing {len(splits):,} rows")
         write_sequences(draft.path, log, rows, splits, config.max_history, config.rows_per_shard)
