@@ -67,6 +67,7 @@ VERBS = {
     "recommend": Verb(
         "model_registry.config:RecommendConfig", "model_registry.recommend:recommend", "titles for histories"
     ),
+    "doctor": Verb("cluster.doctor_config:DoctorConfig", "cluster.doctor:doctor", "check an environment or a cluster"),
     "demo": Verb("demo.config:DemoConfig", "demo.demo:demo", "the complete pipeline on synthetic data"),
 }
 SUBMIT = "submit"
