@@ -1,4 +1,7 @@
-"""What a node of the cluster can do, told by the node itself; a Ray task of :mod:`cluster.doctor`."""
+"""What a node of the cluster can do, told by the node itself; a Ray task of :mod:`cluster.doctor`.
+
+``python -m cluster.node_check`` ends with an error where the node cannot do its work, before it joins a cluster.
+"""
 
 import os
 import platform
@@ -78,3 +81,19 @@ def _address() -> str:
     import ray
 
     return str(ray.util.get_node_ip_address())
+
+
+def main() -> None:
+    """End with an error, which the launcher of clusters shows, if the node lacks what its image is for."""
+    import torch
+
+    if torch.version.cuda and not torch.cuda.is_available():
+        found = "; ".join(installed_gpus()) or "nvidia-smi lists none"
+        sys.exit(
+            f"node check: torch {torch.__version__} finds no GPU ({found}): the machine's image needs an NVIDIA driver "
+            f"for CUDA {torch.version.cuda}, and its Docker the NVIDIA runtime"
+        )
+
+
+if __name__ == "__main__":
+    main()
