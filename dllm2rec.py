@@ -67,10 +67,11 @@ VERBS = {
     "recommend": Verb(
         "model_registry.config:RecommendConfig", "model_registry.recommend:recommend", "titles for histories"
     ),
+    "jobs": Verb("cluster.config:JobsConfig", "cluster.job_control:jobs", "list, follow and stop submitted jobs"),
     "doctor": Verb("cluster.doctor_config:DoctorConfig", "cluster.doctor:doctor", "check an environment or a cluster"),
     "demo": Verb("demo.config:DemoConfig", "demo.demo:demo", "the complete pipeline on synthetic data"),
 }
-SUBMIT = "submit"
+SUBMIT, JOBS = "submit", "jobs"
 LOAD_STUDENT = "model_registry.loaded:load_student"
 ROOMS = (
     *("cluster", "data_prep", "demo", "dllm2rec", "model_registry", "student_serve", "student_train"),
@@ -160,6 +161,8 @@ def _dispatch(arguments: list[str]) -> None:
     if name == SUBMIT:
         sys.exit(_submit(rest))
     config = _config(name, rest)
+    if name == JOBS:
+        os.environ.setdefault("RAY_AUTH_MODE", "token")  # Ray reads it when it is imported.
     resolve_name(VERBS[name].run)(config)
 
 
@@ -171,7 +174,7 @@ def _config(name: str, arguments: Sequence[str]) -> Config:
 
 def _submit(arguments: Sequence[str]) -> int:
     """Check the complete command line here, so that no faulty job reaches the cluster."""
-    own, job = _split_at_verb(arguments)
+    own, job = _split_at_verb(["--wait=False" if word == "--no-wait" else word for word in arguments])
     config = load_config(SubmitConfig, SUBMIT, [SUBMIT, *VERBS], own)
     if not job:
         raise ConfigError(f"no verb to submit: dllm2rec {SUBMIT} [OPTIONS] VERB [VERB OPTIONS]")

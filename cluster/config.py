@@ -22,6 +22,7 @@ from pydantic import (
     SerializationInfo,
     SerializerFunctionWrapHandler,
     ValidationError,
+    field_validator,
     model_serializer,
     model_validator,
 )
@@ -136,15 +137,62 @@ class DeepSpeedConfig(Config):
         return self
 
 
+def _dashboard_address() -> str:
+    return os.environ.get("RAY_API_SERVER_ADDRESS", "http://127.0.0.1:8265")
+
+
 class SubmitConfig(Config):
     """Run a verb as a job on a Ray cluster; the verb and its own options follow these."""
 
     address: str = Field(
-        default_factory=lambda: os.environ.get("RAY_API_SERVER_ADDRESS", "http://127.0.0.1:8265"),
+        default_factory=_dashboard_address,
         description="URL of the cluster's dashboard; the variable RAY_API_SERVER_ADDRESS sets another default.",
     )
     working_dir: Path = Field(Path(), description="Project directory to upload; the job runs in its copy.")
-    wait: bool = Field(True, description="Print the job's log and end with its exit code; False leaves it running.")
+    wait: bool = Field(
+        True, description="Print the job's log and end with its exit code; False, or --no-wait, leaves it running."
+    )
+    submission_id: str | None = Field(None, min_length=1, description="Name of the job; none lets Ray choose one.")
+    cpus: float = Field(
+        1,
+        ge=0,
+        description="CPUs for the verb's own process, which then runs on a worker node; 0 leaves it on the head.",
+    )
+    gpus: float = Field(0, ge=0, description="GPUs for the verb's own process.")
+    memory: int = Field(0, ge=0, description="Memory for the verb's own process, bytes.")
+    resources: str = Field(
+        "", description="Own kinds of resources for the verb's own process: NAME=AMOUNT,NAME=AMOUNT."
+    )
+
+    @property
+    def own_resources(self) -> dict[str, float]:
+        """``resources`` by name."""
+        pairs = (part.partition("=") for part in self.resources.split(",") if part)
+        return {name.strip(): float(amount) for name, _, amount in pairs}
+
+    @field_validator("resources")
+    @classmethod
+    def _pairs(cls, text: str) -> str:
+        if not re.fullmatch(r"([\w:.-]+=\d+(\.\d+)?(,(?=.)|$))*", text):
+            raise ValueError("must be like spot=1,large=0.5")
+        return text
+
+
+class JobsConfig(Config):
+    """See and stop jobs that `submit` sent to a cluster: list, or status, logs or stop with the name of a job."""
+
+    action: tyro.conf.Positional[Literal["list", "status", "logs", "stop"]] = Field("list", description="What to do.")
+    job: tyro.conf.Positional[str] = Field("", description="Name of the job, as `jobs list` shows it.")
+    address: str = Field(
+        default_factory=_dashboard_address,
+        description="URL of the cluster's dashboard; the variable RAY_API_SERVER_ADDRESS sets another default.",
+    )
+
+    @model_validator(mode="after")
+    def _names_a_job(self) -> Self:
+        if self.action != "list" and not self.job:
+            raise ValueError(f"jobs {self.action} needs the name of a job, as `dllm2rec jobs list` shows it")
+        return self
 
 
 def load_config(model: type[C], verb: str, sections: Sequence[str], argv: Sequence[str]) -> C:

@@ -19,8 +19,10 @@ from aiohttp import ClientError
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobStatus, JobSubmissionClient
 
+from cluster.commit import COMMIT, commit_of
 from cluster.config import Config, SubmitConfig, split_config_option, without_credentials
 from cluster.errors import ClusterError, ConfigError
+from cluster.resources import DRIVER_CPUS, DRIVER_GPUS
 
 # Not ".*", which Ray takes to match the directory itself, and then uploads nothing.
 EXCLUDED = (".?*", "__pycache__", "*.egg-info", "build", "runs", "data", "mlruns", "mlartifacts", "*.db")
@@ -49,15 +51,15 @@ def submit(config: SubmitConfig, verb: str, argv: Sequence[str], verb_config: Co
     entrypoint = shlex.join(["python", "-u", "-m", "dllm2rec", verb, *_arguments_in_job(argv, root)])
     address = dashboard(config.address)
     client = connect(address)
-    job = _send(client, entrypoint, root)
-    options = f"--address {address} {job}"
-    hint = f"follow it with `ray job logs --follow {options}`, stop it with `ray job stop {options}`"
+    job = _send(client, entrypoint, root, config)
+    options = f"{job} --address {address}"
+    hint = f"follow it with `dllm2rec jobs logs {options}`, stop it with `dllm2rec jobs stop {options}`"
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         # Not the default: asyncio would replace it and cancel the log instead, which may end in any other error.
         signal.signal(signal.SIGINT, _interrupt)
     try:
         print(f"job {job} submitted: {hint}", file=sys.stderr)
-        return _follow(client, job) if config.wait else 0
+        return follow(client, job) if config.wait else 0
     except KeyboardInterrupt:
         print(f"\njob {job} continues: {hint}", file=sys.stderr)
         return INTERRUPTED
@@ -149,10 +151,17 @@ def _arguments_in_job(argv: Sequence[str], root: Path) -> list[str]:
     return ["--config", str(inside), *rest]
 
 
-def _send(client: JobSubmissionClient, entrypoint: str, root: Path) -> str:
+def _send(client: JobSubmissionClient, entrypoint: str, root: Path, config: SubmitConfig) -> str:
+    environment = {DRIVER_CPUS: f"{config.cpus:g}", DRIVER_GPUS: f"{config.gpus:g}", COMMIT: commit_of(root)}
     try:
         job: str = client.submit_job(
-            entrypoint=entrypoint, runtime_env={"working_dir": str(root), "excludes": [*EXCLUDED]}
+            entrypoint=entrypoint,
+            submission_id=config.submission_id,
+            runtime_env={"working_dir": str(root), "excludes": [*EXCLUDED], "env_vars": environment},
+            entrypoint_num_cpus=config.cpus,
+            entrypoint_num_gpus=config.gpus,
+            entrypoint_memory=config.memory,
+            entrypoint_resources=config.own_resources,
         )
         return job
     except (OSError, RuntimeError) as error:
@@ -169,7 +178,8 @@ def _interrupt(number: int, frame: object) -> None:
     raise KeyboardInterrupt
 
 
-def _follow(client: JobSubmissionClient, job: str) -> int:
+def follow(client: JobSubmissionClient, job: str) -> int:
+    """Print the log of a job until it ends, and return the exit code of the command line (see :func:`submit`)."""
     try:
         asyncio.run(_print_log(client, job))
     except (RuntimeError, ClientError) as error:

@@ -31,10 +31,10 @@ os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
 import mlflow
 from mlflow.entities import Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
-from mlflow.utils.git_utils import get_git_commit
 from requests import RequestException
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
+from cluster.commit import running_commit
 from cluster.config import TrackingConfig, without_credentials
 from cluster.errors import ConfigError
 from cluster.run_record import RunRecord, RunStatus, flatten, metric_name
@@ -232,7 +232,7 @@ def absolute_uri(uri: str) -> str:
 
 def _origin() -> dict[str, str]:
     """Tags that say which code makes a run."""
-    commit = get_git_commit(__file__)
+    commit = running_commit()
     tags = {f"version.{package}": version(package) for package in _PACKAGES} | {"mlflow.source.name": "dllm2rec"}
     return tags | ({"mlflow.source.git.commit": commit} if commit else {})
 

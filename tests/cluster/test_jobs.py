@@ -18,6 +18,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from pydantic import ValidationError
 from ray.job_submission import JobSubmissionClient
 
 from cluster.config import Config, SubmitConfig
@@ -52,6 +53,17 @@ def command(address: str, *argv: str, **environment: str) -> subprocess.Popen[st
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+    )
+
+
+def asked(address: str, *argv: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "dllm2rec", "jobs", *argv, "--address", address],
+        cwd=ROOT,
+        env=os.environ | {"RAY_AUTH_TOKEN": TOKEN},
+        capture_output=True,
+        text=True,
+        check=False,
     )
 
 
@@ -112,7 +124,7 @@ def test_job_writes_its_output_and_log_and_code_come_back(head: str, tmp_path: P
     assert job.returncode == 0, out + log
     assert (tmp_path / "dataset" / "manifest.json").is_file()
     assert "python -u -m dllm2rec prepare --source synthetic" in out
-    assert re.search(r"^job raysubmit_\w+ submitted: follow it with `ray job logs --follow", log, re.MULTILINE)
+    assert re.search(r"^job raysubmit_\w+ submitted: follow it with `dllm2rec jobs logs", log, re.MULTILINE)
 
 
 @pytest.mark.engine
@@ -137,7 +149,7 @@ def test_interrupt_says_how_to_go_on_and_leaves_the_job(
     job.send_signal(signal.SIGINT)
     _, log = job.communicate()
     assert job.returncode == 130, log
-    name = re.search(r"job (raysubmit_\w+) continues: .*`ray job stop", log)[1]
+    name = re.search(r"job (raysubmit_\w+) continues: .*`dllm2rec jobs stop", log)[1]
     monkeypatch.setenv("RAY_API_SERVER_ADDRESS", head)
     client = JobSubmissionClient(head, headers={"Authorization": f"Bearer {TOKEN}"})
     while not (details := client.get_job_info(name)).status.is_terminal():
@@ -169,6 +181,52 @@ def test_the_job_runs_in_the_project_without_environments_results_and_data(head:
     out, log = job.communicate()
     assert job.returncode == 0, out + log
     assert json.loads(out.splitlines()[-1]) == sorted(kept)
+
+
+@pytest.mark.engine
+def test_a_named_job_is_listed_followed_and_knows_its_commit(head: str, tmp_path: Path) -> None:
+    (tmp_path / "dllm2rec.py").write_text("import os\nprint('of', os.environ['DLLM2REC_COMMIT'])")
+    for words in ("init -q", "add .", "-c user.name=a -c user.email=a@b.c commit -q -m one"):
+        subprocess.run(["git", "-C", tmp_path, *words.split()], check=True)
+    commit = subprocess.check_output(["git", "-C", tmp_path, "rev-parse", "HEAD"], text=True).strip()
+    project = ["--working-dir", str(tmp_path), "--submission-id", "mine", "--no-wait"]
+    sent = command(head, *project, "promote", "--output", str(tmp_path / "none"))
+    _, log = sent.communicate()
+    assert sent.returncode == 0, log
+    assert f"`dllm2rec jobs logs mine --address {head}`" in log
+    followed = asked(head, "logs", "mine")
+    assert followed.returncode == 0
+    assert f"of {commit}" in followed.stdout.splitlines()
+    assert asked(head, "status", "mine").stdout.startswith("mine: succeeded")
+    assert re.search(r"^mine +succeeded +\S+ \S+ UTC +python -u -m dllm2rec promote", asked(head).stdout, re.MULTILINE)
+    again = command(head, *project, "promote", "--output", str(tmp_path / "none"))
+    assert "mine" in again.communicate()[1].splitlines()[-1]
+    assert again.returncode == 2
+
+
+@pytest.mark.engine
+def test_a_job_waits_for_what_its_own_process_needs(head: str, tmp_path: Path) -> None:
+    options = ["--submission-id", "large", "--no-wait", "--cpus", "64"]
+    command(head, *options, "promote", "--output", str(tmp_path / "none")).communicate()
+    assert asked(head, "status", "large").stdout.startswith("large: pending")
+    assert asked(head, "stop", "large").stdout .startswith("large: pending, asked to stop")
+
+
+@pytest.mark.engine
+def test_a_job_that_nobody_knows_is_told_in_one_line(head: str) -> None:
+    done = asked(head, "logs", "none")
+    assert done.returncode == 2
+    assert "tells nothing of a job none" in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize("resources", ["large", "large=", "=1", "large=1;small=2", "large=1,,small=2"])
+def test_resources_that_are_no_pairs_are_refused(resources: str) -> None:
+    with pytest.raises(ValidationError, match="spot=1"):
+        SubmitConfig(resources=resources)
+
+
+def test_resources_are_pairs() -> None:
+    assert SubmitConfig(resources="large=1,spot=0.5").own_resources == {"large": 1, "spot": 0.5}
 
 
 @pytest.mark.engine
