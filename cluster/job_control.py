@@ -11,7 +11,6 @@ from cluster.errors import ClusterError
 from cluster.jobs import connect, dashboard, follow
 from cluster.text import aligned
 
-
 STOP_SECONDS = 10
 
 

@@ -209,7 +209,7 @@ def test_a_job_waits_for_what_its_own_process_needs(head: str, tmp_path: Path) -
     options = ["--submission-id", "large", "--no-wait", "--cpus", "64"]
     command(head, *options, "promote", "--output", str(tmp_path / "none")).communicate()
     assert asked(head, "status", "large").stdout.startswith("large: pending")
-    assert asked(head, "stop", "large").stdout .startswith("large: pending, asked to stop")
+    assert asked(head, "stop", "large").stdout.startswith("large: pending, asked to stop")
 
 
 @pytest.mark.engine
