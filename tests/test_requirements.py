@@ -16,7 +16,9 @@ def packages(file: str) -> dict[str, str]:
 
 def direct(*extras: str) -> list[str]:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    return [*project["dependencies"], *(d for e in extras for d in project["optional-dependencies"][e])]
+    asked = [*project["dependencies"], *(d for e in extras for d in project["optional-dependencies"][e])]
+    nested = [extra for name in asked for extra in re.findall(r"^dllm2rec\[(.+)\]$", name)]
+    return [name for name in asked if not name.startswith("dllm2rec[")] + (direct(*nested) if nested else [])
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda f: f.name)
