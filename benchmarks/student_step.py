@@ -57,7 +57,7 @@ def rows_per_second(config: TrainConfig, n_items: int, teacher_width: int, steps
     losses = TrainingLoss(config, counts)
 
     def step(batch: Rows) -> None:
-        loss = losses(model, batch, generator).total
+        loss = losses(model, losses.prepare(batch, generator), generator).total
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

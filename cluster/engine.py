@@ -109,10 +109,15 @@ class Engine:
 
 def mean_over_workers(value: Tensor) -> Tensor:
     """Mean of ``value`` over all workers; a collective call."""
+    return sum_over_workers(value) / dist.get_world_size()
+
+
+def sum_over_workers(value: Tensor) -> Tensor:
+    """Sum of ``value`` over all workers; a collective call. Of integers it does not depend on how these are shared."""
     # NCCL knows no tensors on the CPU.
     shared = value.cuda() if dist.get_backend() == "nccl" else value.clone()
     dist.all_reduce(shared)
-    return shared.to(value.device) / dist.get_world_size()
+    return shared.to(value.device)
 
 
 def all_of_workers(part: Tensor) -> Tensor:

@@ -75,8 +75,9 @@ def _batch(logits_BN: torch.Tensor, loss: str, seed: int) -> DistillationBatch:
     return DistillationBatch(
         scores_BN=logits_BN,
         target_B=torch.randint(N, (B,), generator=generator),
+        history_BL=torch.randint(N + 1, (B, 4), generator=generator),
         teacher=TeacherLabels(items_BK, -distance_BK, distance_BK, confidence_B),
-        negative_BM=logits_BN.gather(1, torch.randint(N, (B, 1), generator=generator)),
+        drawn_BM=torch.randint(N, (B, 1), generator=generator),
         popularity_N=torch.full((N,), 1 / N),
         propensity_N=torch.ones(N),
         dro_weight=0.0,

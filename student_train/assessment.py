@@ -1,21 +1,22 @@
 """Everything that is asked of a finished student on test: accuracy with intervals, whom it serves, what it repeats.
 
-All parts are sums over rows, so that workers add theirs up and the result does not depend on their number.
+All parts are counts over rows, so that workers add theirs up and the result does not depend on their number.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cluster.engine import mean_over_workers
-from data_prep.metrics import METRICS, gains
-from student_train.evaluation import STANDARD, Metrics, scored, target_ranks
+from cluster.engine import sum_over_workers
+from data_prep.metrics import CUTOFFS, METRICS, gains
+from student_train.evaluation import STANDARD, Metrics, metric_means, scored, target_ranks
 from student_train.rows import Rows
 
 TOP = 20
-REPLICATES = 1000
+REPLICATES, SEED = 1000, 0
 INTERVAL = (0.025, 0.975)
 HEAD_SHARE = 0.2
 GROUPS = ("head", "tail", "unseen")
@@ -29,12 +30,13 @@ class Catalogue:
     train_count_N: Tensor
     title_N: Tensor
     """Items that share a title share a number."""
+    n_titles: int
 
     @classmethod
     def of(cls, titles: list[str], train_count_N: Tensor) -> "Catalogue":
         """From titles in item order."""
         numbers = {title: number for number, title in enumerate(dict.fromkeys(titles))}
-        return cls(train_count_N, torch.tensor([numbers[title] for title in titles]))
+        return cls(train_count_N, torch.tensor([numbers[title] for title in titles]), len(numbers))
 
     def groups(self) -> Tensor:
         """Group [N] of each item: 0 head (the most popular 20 % of those seen in training), 1 tail, 2 unseen."""
@@ -51,7 +53,6 @@ def assess(
     rows: Rows,
     catalogue: Catalogue,
     device: torch.device,
-    seed: int,
     filter_history: bool = False,
     metrics: Metrics = STANDARD,
 ) -> dict[str, float]:
@@ -67,69 +68,91 @@ def assess(
         rows: this worker's rows.
         catalogue: see :class:`Catalogue`.
         device: where the student is.
-        seed: of the bootstrap; equal seeds draw equal rows for every student, so that intervals compare.
         filter_history: leave the items of the history out.
         metrics: HR, NDCG and MRR, and what the user adds.
     """
-    n_items = len(catalogue.train_count_N)
-    group_N, title_N = catalogue.groups().to(device), catalogue.title_N.to(device)
-    generator = torch.Generator().manual_seed(seed)
-    sums = _Sums()
+    counts = _counts(_seen(student, rows, catalogue, device, filter_history), rows, catalogue)
+    return _metrics({name: sum_over_workers(count) for name, count in counts.items()}, metrics)
+
+
+class _Seen(NamedTuple):
+    """What is kept of the scores of S rows, on the CPU."""
+
+    rank_S: Tensor
+    title_rank_S: Tensor
+    recommended_N: Tensor
+    """How often each item is among the first 20."""
+    shared: Tensor
+    """How many of the first 20 are on the teachers' lists."""
+
+
+def _seen(student: nn.Module, rows: Rows, catalogue: Catalogue, device: torch.device, filter_history: bool) -> _Seen:
+    n_items, title_N = len(catalogue.train_count_N), catalogue.title_N.to(device)
+    ranks, title_ranks = [], []
+    recommended_N = torch.zeros(n_items, dtype=torch.int64, device=device)
+    shared = torch.zeros((), dtype=torch.int64, device=device)
     for block, scores_BN in scored(student, rows, device, filter_history):
-        rank_B = target_ranks(scores_BN, block.target)
-        gains_BM = gains(rank_B).cpu()
-        sums.add("count", torch.tensor(float(len(block))))
-        sums.add("metrics", metrics(rank_B).cpu().sum(0))
-        weight_RB = torch.poisson(torch.ones(REPLICATES, len(block), dtype=torch.float64), generator=generator)
-        sums.add("replicates", torch.cat([weight_RB @ gains_BM, weight_RB.sum(1, keepdim=True)], dim=1))
-        member_BG = nn.functional.one_hot(group_N[block.target], len(GROUPS)).double().cpu()
-        sums.add("groups", torch.cat([member_BG.T @ gains_BM, member_BG.sum(0)[:, None]], dim=1))
-        sums.add("titles", gains(_title_ranks(scores_BN, block.target, title_N)).cpu().sum(0))
+        ranks.append(target_ranks(scores_BN, block.target))
+        title_ranks.append(_title_ranks(scores_BN, block.target, title_N, catalogue.n_titles))
         top_BT = scores_BN.topk(min(TOP, n_items), dim=1).indices
-        sums.add("recommended", torch.bincount(top_BT.flatten(), minlength=n_items).double().cpu())
+        recommended_N.scatter_add_(0, top_BT.flatten(), torch.ones_like(top_BT).flatten())
         if block.teacher:
-            teacher_BK = block.teacher.items[:, :TOP]
-            shared_B = (top_BT[:, :, None] == teacher_BK[:, None, :]).any(2).double().mean(1)
-            sums.add("overlap", shared_B.sum().cpu())
-    return _metrics({name: mean_over_workers(value) for name, value in sums.values.items()}, metrics.names)
+            shared += (top_BT[:, :, None] == block.teacher.items[:, None, :TOP]).sum()
+    return _Seen(torch.cat(ranks).cpu(), torch.cat(title_ranks).cpu(), recommended_N.cpu(), shared.cpu())
 
 
-class _Sums:
-    def __init__(self) -> None:
-        self.values: dict[str, Tensor] = {}
+def _counts(seen: _Seen, rows: Rows, catalogue: Catalogue) -> dict[str, Tensor]:
+    """Whole numbers that workers add up: targets by group and rank, by title's rank, items by recommendations."""
+    ranks = len(catalogue.train_count_N) + 1
+    place_S = catalogue.groups()[rows.target] * ranks + seen.rank_S
+    counts = {
+        "groups": torch.bincount(place_S, minlength=len(GROUPS) * ranks).view(-1, ranks),
+        "titles": torch.bincount(seen.title_rank_S, minlength=ranks),
+        "recommended": seen.recommended_N,
+    }
+    return counts | {"shared": seen.shared} if rows.teacher else counts
 
-    def add(self, name: str, value: Tensor) -> None:
-        self.values[name] = self.values[name] + value.double() if name in self.values else value.double()
 
-
-def _title_ranks(scores_BN: Tensor, target_B: Tensor, title_N: Tensor) -> Tensor:
+def _title_ranks(scores_BN: Tensor, target_B: Tensor, title_N: Tensor, n_titles: int) -> Tensor:
     """Ranks [B] of the targets' titles among titles, each with the score of its best item."""
-    index_BN = title_N.expand_as(scores_BN)
-    best_BT = torch.full((len(scores_BN), int(title_N.max()) + 1), -torch.inf, device=scores_BN.device)
-    best_BT = best_BT.scatter_reduce(1, index_BN, scores_BN, "amax")
+    best_BT = torch.full((len(scores_BN), n_titles), -torch.inf, device=scores_BN.device)
+    best_BT = best_BT.scatter_reduce(1, title_N.expand_as(scores_BN), scores_BN, "amax")
     return target_ranks(best_BT, title_N[target_B])
 
 
-def _metrics(sums: dict[str, Tensor], names: Sequence[str]) -> dict[str, float]:
-    def named(values_M: Tensor) -> dict[str, float]:
-        return dict(zip(METRICS, values_M.tolist(), strict=True))
+def _metrics(counts: dict[str, Tensor], metrics: Metrics) -> dict[str, float]:
+    count_R = counts["groups"].sum(0)
+    found = metric_means(count_R, metrics) | intervals(count_R)
+    for group, count_of_R in zip(GROUPS, counts["groups"], strict=True):
+        if count_of_R.any():
+            found |= {f"{group}_{name}": metric_means(count_of_R)[name] for name in WITH_INTERVAL}
+    found |= {f"title_{name}": metric_means(counts["titles"])[name] for name in WITH_INTERVAL}
+    recommended_N = counts["recommended"].sort().values
+    found["coverage@20"] = float((recommended_N > 0).double().mean())
+    found["gini@20"] = gini(recommended_N)
+    if "shared" in counts:
+        found["overlap@20"] = float(counts["shared"] / recommended_N.sum())
+    return found
 
-    metrics = dict(zip(names, (sums["metrics"] / sums["count"]).tolist(), strict=True))
-    replicates = sums["replicates"]
-    ends = torch.quantile(replicates[:, :-1] / replicates[:, -1:], torch.tensor(INTERVAL, dtype=torch.float64), dim=0)
-    for end, values_M in zip(("low", "high"), ends, strict=True):
-        metrics |= {f"{name}_{end}": named(values_M)[name] for name in WITH_INTERVAL}
-    for group, values in zip(GROUPS, sums["groups"], strict=True):
-        if values[-1]:
-            metrics |= {f"{group}_{name}": named(values[:-1] / values[-1])[name] for name in WITH_INTERVAL}
-    titles = named(sums["titles"] / sums["count"])
-    metrics |= {f"title_{name}": titles[name] for name in WITH_INTERVAL}
-    recommended = sums["recommended"].sort().values
-    metrics["coverage@20"] = float((recommended > 0).double().mean())
-    metrics["gini@20"] = gini(recommended)
-    if "overlap" in sums:
-        metrics["overlap@20"] = float(sums["overlap"] / sums["count"])
-    return metrics
+
+def intervals(count_R: Tensor) -> dict[str, float]:
+    """Ends of the bootstrap's 95 % intervals from the number of targets of each rank.
+
+    To draw rows with replacement is to draw their number of every rank, once and from a fixed seed.
+    """
+    last = CUTOFFS[-1]
+    # Beyond the last cutoff all ranks are alike.
+    count_K = torch.cat([count_R[1 : last + 1], count_R[last + 1 :].sum()[None]]).double().numpy()
+    rows = count_K.sum()
+    drawn_SK = np.random.default_rng(SEED).multinomial(int(rows), count_K / rows, size=REPLICATES)
+    means_SM = torch.from_numpy(drawn_SK / rows) @ gains(torch.arange(1, len(count_K) + 1))
+    ends = torch.quantile(means_SM, torch.tensor(INTERVAL, dtype=torch.float64), dim=0)
+    return {
+        f"{name}_{end}": value
+        for end, values_M in zip(("low", "high"), ends.tolist(), strict=True)
+        for name, value in zip(METRICS, values_M, strict=True)
+        if name in WITH_INTERVAL
+    }
 
 
 def gini(counts_N: Tensor) -> float:

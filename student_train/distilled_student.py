@@ -41,21 +41,24 @@ class DistilledStudent(nn.Module):
         if module is not None:
             self.feature_loss = module(teacher_NE, model.hidden_size)
 
-    def forward(self, history_BL: Tensor, items_BM: Tensor | None = None) -> StudentOutput:
-        """Score ``items_BM``, or the whole catalogue for none; see :class:`Student`."""
+    def forward(
+        self, history_BL: Tensor, items_BM: Tensor | None = None, compared_U: Tensor | None = None
+    ) -> StudentOutput:
+        """Score ``items_BM``, or the whole catalogue for none; see :class:`Student`.
+
+        ``compared_U`` are the items of the histories that a feature-based strategy compares, each once; none for zero.
+        """
         part_in = part_out = None
         if self.projected is not None:
             parts = Parts(self.projected, self._wanted(history_BL, items_BM))
             part_in, part_out = (parts if side in self.sides else None for side in ("input", "output"))
         scores = self.student(history_BL, items_BM, part_in, part_out)
         feature_loss = scores.new_zeros(())
-        if self.feature_loss is not None:
-            items = history_BL.unique()
-            items = items[items < self.student.n_items]
-            embedded_UD = self.student.items(items)
+        if self.feature_loss is not None and compared_U is not None:
+            embedded_UD = self.student.items(compared_U)
             if part_in is not None:
-                embedded_UD = embedded_UD + part_in(items)
-            feature_loss = self.feature_loss(items, embedded_UD)
+                embedded_UD = embedded_UD + part_in(compared_U)
+            feature_loss = self.feature_loss(compared_U, embedded_UD)
         return StudentOutput(scores, feature_loss)
 
     def set_embedding_weight(self, weight: float) -> None:

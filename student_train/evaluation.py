@@ -47,30 +47,31 @@ class Metrics:
 STANDARD = Metrics()
 
 
-def evaluate(
-    student: nn.Module,
-    rows: Rows,
-    device: torch.device,
-    filter_history: bool = False,
-    metrics: Metrics = STANDARD,
-) -> Tensor:
-    """Sums of M metrics and, last, the number of rows [M + 1]; workers add these up before dividing.
+def evaluate(student: nn.Module, rows: Rows, device: torch.device, filter_history: bool = False) -> Tensor:
+    """How many targets each rank has, [N + 1] int64 with nothing at 0; workers add these up.
 
     Args:
         student: maps histories [B, L] to scores [B, N].
         rows: the rows to rank.
         device: where the student is.
         filter_history: leave the items of the history out of the ranking, the target excepted.
-        metrics: which to sum.
 
     Raises:
         TrainingError: the student's scores are not finite.
     """
-    total = torch.zeros(len(metrics.names) + 1, dtype=torch.float64)
+    rank_S, n_items = ranks_of_targets(student, rows, device, filter_history)
+    return torch.bincount(rank_S, minlength=n_items + 1)
+
+
+def ranks_of_targets(
+    student: nn.Module, rows: Rows, device: torch.device, filter_history: bool = False
+) -> tuple[Tensor, int]:
+    """Rank of every row's target [S], on the CPU, and the number of items; see :func:`evaluate`."""
+    ranks, n_items = [], 0
     for block, scores_BN in scored(student, rows, device, filter_history):
-        total[:-1] += metrics(target_ranks(scores_BN, block.target)).sum(0).cpu()
-        total[-1] += len(block)
-    return total
+        ranks.append(target_ranks(scores_BN, block.target))
+        n_items = scores_BN.shape[1]
+    return torch.cat(ranks).cpu(), n_items
 
 
 @torch.inference_mode()
@@ -79,11 +80,11 @@ def scored(
 ) -> Iterator[tuple[Rows, Tensor]]:
     """Blocks of rows on the device with their scores [B, N]; see :func:`evaluate`."""
     student.eval()
+    finite = torch.ones((), dtype=torch.bool, device=device)
     for start in range(0, len(rows), BLOCK):
         block = rows.take(torch.arange(start, min(start + BLOCK, len(rows)))).to(device)
         scores_BN = student(block.history)
-        if not scores_BN.isfinite().all():
-            raise TrainingError("the student's scores are not finite: lower --learning-rate or --distillation.lam")
+        finite &= scores_BN.isfinite().all()
         if filter_history:
             target_B1 = block.target[:, None]
             own_B1 = scores_BN.gather(1, target_B1)
@@ -92,8 +93,16 @@ def scored(
             seen_BL = torch.where(block.history < n_items, block.history, target_B1)
             scores_BN = scores_BN.scatter(1, seen_BL, -torch.inf).scatter(1, target_B1, own_B1)
         yield block, scores_BN
+    _check(finite)  # once, for to look at it is to wait for the device
 
 
-def metric_means(sums: Tensor, metrics: Metrics = STANDARD) -> dict[str, float]:
-    """Metrics by name from the sums of :func:`evaluate`."""
-    return dict(zip(metrics.names, (sums[:-1] / sums[-1]).tolist(), strict=True))
+def _check(finite: Tensor) -> None:
+    if not finite:
+        raise TrainingError("the student's scores are not finite: lower --learning-rate or --distillation.lam")
+
+
+def metric_means(counts_R: Tensor, metrics: Metrics = STANDARD) -> dict[str, float]:
+    """Metrics by name from the number of targets of each rank, as :func:`evaluate` counts them."""
+    rank_B = counts_R.nonzero().squeeze(1)
+    share_B = counts_R[rank_B].double() / counts_R.sum()
+    return dict(zip(metrics.names, (share_B @ metrics(rank_B)).tolist(), strict=True))

@@ -1,18 +1,20 @@
 """The training loop of one worker: epochs, evaluation of the folded student, early stopping, checkpoints."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from cluster.engine import Engine
+from cluster.engine import Engine, sum_over_workers
 from cluster.errors import TrainingError
 from data_prep.metrics import METRICS
+from student_train.batch import Batch, made_ahead
 from student_train.config import TrainConfig
 from student_train.distilled_student import DistilledStudent, fold
+from student_train.epoch_loss import EpochLoss
 from student_train.evaluation import Metrics, evaluate, metric_means
 from student_train.models.student import Student
 from student_train.rows import Rows
@@ -204,37 +206,35 @@ def epoch_seed(config: TrainConfig, epoch: int, rank: int = 0) -> int:
     return (config.seed * 1009 + epoch) * 1009 + rank
 
 
-def not_finite(loss: Tensor, place: str, row_id_B: Tensor) -> TrainingError:
-    """The error of a loss that is not finite."""
-    rows = ", ".join(map(str, row_id_B[:5].tolist()))
-    advice = "lower --learning-rate or --distillation.lam"
-    return TrainingError(f"loss is {loss.item()} at {place} (rows {rows} …): {advice}")
-
-
 def _epoch(engine: Engine, training_loss: TrainingLoss, data: TrainingData, steps: int, epoch: int) -> float:
     """One pass over this worker's rows; returns the mean loss over all workers."""
-    config = training_loss.config
-    seed = epoch_seed(config, epoch, data.rank)
-    # Dropout too, so that a resumed epoch draws what an undisturbed one does.
-    torch.manual_seed(seed)
-    generator = torch.Generator().manual_seed(seed)
+    seed = epoch_seed(training_loss.config, epoch, data.rank)
+    batches, drawing = drawn_batches(training_loss, data.train, steps, seed, engine.device)
     engine.module.train()
-    total = torch.zeros((), device=engine.device)
-    for number, batch in enumerate(data.train.batches(config.batch_size, steps, generator)):
-        batch = batch.to(engine.device)
-        loss = training_loss(engine, batch, generator).total
-        if not loss.isfinite():
-            raise not_finite(loss, f"epoch {epoch}, step {number}, worker {data.rank}", batch.row_id)
+    losses = EpochLoss(epoch, data.rank)
+    for batch in batches:
+        loss = training_loss(engine, batch, drawing).total
+        losses.add(loss, batch)
         engine.backward(loss)
         engine.step()
-        total += loss.detach()
-    return float(engine.mean(total / steps))
+    return float(engine.mean(torch.tensor(losses.total() / steps, dtype=torch.float64)))
+
+
+def drawn_batches(
+    training_loss: TrainingLoss, rows: Rows, steps: int, seed: int, device: torch.device
+) -> tuple[Iterable[Batch], torch.Generator]:
+    """The batches of an epoch on ``device``, and the generator there of all else that is drawn in it."""
+    # Of dropout too, so that a resumed epoch draws what an undisturbed one does.
+    torch.manual_seed(seed)
+    order = torch.Generator().manual_seed(seed)
+    drawing = torch.Generator(device).manual_seed(int(torch.randint(2**62, (), generator=order)))
+    batches = rows.batches(training_loss.config.batch_size, steps, order)
+    return made_ahead((training_loss.prepare(batch, order) for batch in batches), device), drawing
 
 
 def _validate(engine: Engine, plain: Student, rows: Rows, config: TrainConfig) -> dict[str, float]:
-    metrics = Metrics(config.metrics)
-    sums = evaluate(plain.to(engine.device), rows, engine.device, config.filter_history, metrics)
-    return metric_means(engine.mean(sums.to(engine.device)).cpu(), metrics)
+    counts_R = evaluate(plain.to(engine.device), rows, engine.device, config.filter_history)
+    return metric_means(sum_over_workers(counts_R), Metrics(config.metrics))
 
 
 def plain_student(config: TrainConfig, data: TrainingData, weights: dict[str, Tensor]) -> Student:

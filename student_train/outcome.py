@@ -15,7 +15,7 @@ from data_prep.reading import read_titles
 from data_prep.schema import ITEMS_FILE, RANKS, RANKS_FILE
 from student_train.assessment import TOP, Catalogue, assess
 from student_train.config import TrainConfig
-from student_train.evaluation import Metrics, scored, target_ranks
+from student_train.evaluation import Metrics, ranks_of_targets, scored
 from student_train.exported import export_student
 from student_train.labels import failed_rows, read_labels
 from student_train.loop import TrainerState, TrainingData
@@ -38,7 +38,7 @@ def measure(config: TrainConfig, data: TrainingData, student: Student, state: Tr
     started = time.perf_counter()
     rank_all(student, rows, device)
     seconds = time.perf_counter() - started
-    test = assess(student, rows, catalogue, device, data.rank, config.filter_history, Metrics(config.metrics))
+    test = assess(student, rows, catalogue, device, config.filter_history, Metrics(config.metrics))
     validation = {f"validation_{name}": value for name, value in state.best.items() if name != "loss"}
     return {
         "metrics": validation
@@ -76,8 +76,7 @@ def _test_rows(config: TrainConfig, data: TrainingData, padding: int) -> Rows:
 def validation_ranks(config: TrainConfig, data: TrainingData, student: Student) -> pa.Table:
     """Where the student ranks the true item of every validation row (schema RANKS); a collective call."""
     device, rows = next(student.parameters()).device, data.validation
-    blocks = scored(student, rows, device, config.filter_history)
-    rank_S = torch.cat([target_ranks(scores_BN, block.target).cpu() for block, scores_BN in blocks])
+    rank_S, _ = ranks_of_targets(student, rows, device, config.filter_history)
     row_id, rank = all_of_workers(torch.stack([rows.row_id.cpu(), rank_S], dim=1)).T.numpy()
     return pa.table([row_id, rank.astype("int32")], schema=RANKS)
 

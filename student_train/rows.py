@@ -15,6 +15,8 @@ from torch import Tensor
 from cluster.errors import StaleInputError
 from data_prep.schema import Split, sequence_files
 
+Change = Callable[[Tensor], Tensor]
+
 
 @dataclass
 class TeacherLabels:
@@ -29,7 +31,7 @@ class TeacherLabels:
     confidence: Tensor
     """How far to trust it [S]: see :func:`student_train.distillation.importance.confidence`."""
 
-    def map(self, change: Callable[[Tensor], Tensor]) -> "TeacherLabels":
+    def map(self, change: Change) -> "TeacherLabels":
         """The same with every tensor changed."""
         return TeacherLabels(change(self.items), change(self.logits), change(self.distance), change(self.confidence))
 
@@ -48,7 +50,7 @@ class Rows:
 
     def take(self, index: Tensor) -> "Rows":
         """The rows at ``index``."""
-        return self._map(lambda values: values[index])
+        return self.map(lambda values: values[index])
 
     def followed_by(self, other: "Rows") -> "Rows":
         """These rows and then those, without teacher."""
@@ -59,10 +61,11 @@ class Rows:
         )
 
     def to(self, device: torch.device) -> "Rows":
-        """The rows on ``device``."""
-        return self._map(lambda values: values.to(device))
+        """The rows on ``device``, which need not have them yet when this returns."""
+        return self.map(lambda values: values.to(device, non_blocking=True))
 
-    def _map(self, change: Callable[[Tensor], Tensor]) -> "Rows":
+    def map(self, change: Change) -> "Rows":
+        """The same with every tensor changed."""
         teacher = self.teacher.map(change) if self.teacher else None
         return Rows(change(self.row_id), change(self.history), change(self.target), teacher)
 

@@ -6,16 +6,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from student_train.batch import Batch
 from student_train.cloze import cloze
 from student_train.config import TrainConfig, dro_weight
-from student_train.distillation import DistillationBatch, response_based
+from student_train.distillation import DistillationBatch, feature_based, response_based
 from student_train.distilled_student import StudentOutput
 from student_train.losses import student_loss
 from student_train.losses.base import Items
 from student_train.losses.dro import dro, propensity
 from student_train.rows import Rows, TeacherLabels
 
-Scorer = Callable[[Tensor, Tensor | None], StudentOutput]
+Scorer = Callable[[Tensor, Tensor | None, Tensor | None], StudentOutput]
 """A :class:`DistilledStudent`, or the engine that holds it."""
 
 
@@ -74,47 +75,58 @@ class TrainingLoss:
         self.dro_weight = dro_weight(config)
         self.propensity_N = propensity(train_count_N).to(device)
         smoothed_N = train_count_N.float() + 1
-        self.popularity_N = (smoothed_N / smoothed_N.sum()).to(device)
+        self._drawn_by_N = smoothed_N / smoothed_N.sum()
+        self.popularity_N = self._drawn_by_N.to(device)
+        distillation = config.distillation
+        self._compares_embeddings = bool(distillation.lam and feature_based(distillation.strategy))
+        self._has_cloze = bool(distillation.cloze and distillation.uses_teacher_embeddings)
 
-    def __call__(self, model: Scorer, batch: Rows, generator: torch.Generator) -> Losses:
+    def prepare(self, rows: Rows, generator: torch.Generator) -> Batch:
+        """Draw what a batch needs, on the host: Cloze rows, if they are asked for, and negatives, if the loss has any.
+
+        Args:
+            rows: of the batch, with teacher lists if the student is distilled.
+            generator: of what is drawn.
+        """
+        own, teacher, padding = len(rows), rows.teacher, len(self._drawn_by_N)
+        if teacher and self._has_cloze:
+            rows = rows.followed_by(cloze(rows, padding, generator))
+        negative_BM, item_U = rows.target.new_empty(len(rows), 0), None
+        if not self.student_loss.full:
+            negative_BM = self.student_loss.draw(rows.target, rows.history, self._drawn_by_N, generator)
+        if self._compares_embeddings:
+            item_U = rows.history.unique()
+            item_U = item_U[item_U < padding]
+        return Batch(Rows(rows.row_id, rows.history, rows.target), own, teacher, negative_BM, item_U)
+
+    def __call__(self, model: Scorer, batch: Batch, generator: torch.Generator) -> Losses:
         """The weighted parts of the loss of one batch.
 
         Args:
             model: scores the batch.
-            batch: its rows, with teacher lists if the student is distilled.
-            generator: of all that is sampled.
+            batch: from :meth:`prepare`, on the model's device.
+            generator: of what strategies draw.
         """
         distillation = self.config.distillation
         strategy = self.strategy if batch.teacher else None
-        both = self._with_cloze(batch, generator)
-        scores, feature_loss = self._score(model, both, strategy is not None, generator)
-        own, hidden = scores.parted(len(batch))
+        scores, feature_loss = self._score(model, batch, strategy is not None)
+        own, hidden = scores.parted(batch.own)
         none, weight = own.every_BN.new_zeros(()), self.teacher_weight * distillation.lam
         losses = Losses(self._student_loss(own).mean(), none, weight * feature_loss, none)
         if hidden:
             losses.cloze = self.teacher_weight * distillation.cloze * self._student_loss(hidden).mean()
         if self.dro_weight:
             beta = self.config.loss.dro_beta
-            losses.dro = self.dro_weight * dro(own.every_BN, batch.target, self.propensity_N, beta)
+            losses.dro = self.dro_weight * dro(own.every_BN, own.items.target_B, self.propensity_N, beta)
         if strategy and batch.teacher:
-            losses.distillation = weight * strategy(self._distillation_batch(own, batch.teacher, generator))
+            losses.distillation = weight * strategy(self._distillation_batch(own, batch, batch.teacher, generator))
         return losses
 
-    def _with_cloze(self, batch: Rows, generator: torch.Generator) -> Rows:
-        """The batch, followed by its Cloze rows if they are asked for, so that the model runs once."""
-        distillation = self.config.distillation
-        if batch.teacher is None or not distillation.uses_teacher_embeddings or not distillation.cloze:
-            return batch
-        return batch.followed_by(cloze(batch, len(self.popularity_N), generator))
-
-    def _score(
-        self, model: Scorer, batch: Rows, ranked: bool, generator: torch.Generator
-    ) -> tuple[BatchScores, Tensor]:
-        sampled_BM = self.student_loss.draw(batch.target, batch.history, self.popularity_N, generator)
-        items = Items(batch.target, sampled_BM, self.popularity_N)
-        items_BM = torch.cat([batch.target[:, None], sampled_BM], dim=1)
+    def _score(self, model: Scorer, batch: Batch, ranked: bool) -> tuple[BatchScores, Tensor]:
+        items = Items(batch.rows.target, batch.negative_BM, self.popularity_N)
+        items_BM = torch.cat([items.target_B[:, None], items.negative_BM], dim=1)
         every = self.student_loss.full or self.dro_weight > 0 or ranked
-        output = model(batch.history, None if every else items_BM)
+        output = model(batch.rows.history, None if every else items_BM, batch.item_U)
         scores = output.scores.float()
         return BatchScores(scores, scores.gather(1, items_BM) if every else scores, items), output.feature_loss
 
@@ -123,13 +135,14 @@ class TrainingLoss:
         return self.student_loss.loss(scores.scores_BM[:, 0], negatives, scores.items)
 
     def _distillation_batch(
-        self, scores: BatchScores, teacher: TeacherLabels, generator: torch.Generator
+        self, scores: BatchScores, batch: Batch, teacher: TeacherLabels, generator: torch.Generator
     ) -> DistillationBatch:
         return DistillationBatch(
             scores_BN=scores.every_BN,
             target_B=scores.items.target_B,
+            history_BL=batch.rows.history[: batch.own],
             teacher=teacher,
-            negative_BM=scores.scores_BM[:, 1:],
+            drawn_BM=scores.items.negative_BM,
             popularity_N=self.popularity_N,
             propensity_N=self.propensity_N,
             dro_weight=self.dro_weight,

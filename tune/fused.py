@@ -17,10 +17,10 @@ from torch.func import functional_call, grad_and_value, vmap
 
 from cluster.errors import TrainingError, UserError
 from student_train import loop
+from student_train.batch import Batch
 from student_train.config import TrainConfig
 from student_train.distilled_student import fold
 from student_train.evaluation import Metrics, evaluate, metric_means
-from student_train.rows import Rows
 from student_train.training_loss import TrainingLoss
 from tune.journal import Record
 from tune.points import IN_LOSS
@@ -121,7 +121,7 @@ class Bracket:
             stacks[not one.requires_grad][name] = torch.stack([own[name].detach() for own in named]).to(self.device)
         moments = [{name: torch.zeros_like(value) for name, value in stacks[0].items()} for _ in BETAS]
         self.stacks = [*stacks, *moments, {name: value.clone() for name, value in stacks[0].items()}]
-        self._loss = _Prepared(self.config, self.data.train_count, self.device)
+        self._loss = _Weighed(self.config, self.data.train_count, self.device)
 
     def _keep(self, places: list[int]) -> None:
         self.stacks = [{name: value[places] for name, value in stack.items()} for stack in self.stacks]
@@ -156,22 +156,19 @@ class Bracket:
         own["teacher_weight"] = self._of([self._teacher_weight(model) for model in self.stacked])
         for name in ("learning_rate", "weight_decay"):
             own[name] = self._of([getattr(model.config, name) for model in self.stacked])
-        size, seed = self.config.batch_size, loop.epoch_seed(self.config, self.stacked[0].state.epoch)
-        torch.manual_seed(seed)
-        generator = torch.Generator().manual_seed(seed)
-        steps, total_M = -(-self.data.total_rows // size), self._of([0.0] * len(self.stacked))
-        for batch in self.data.train.batches(size, steps, generator):
-            total_M += self._step(batch.to(self.device), own, generator)
+        seed = loop.epoch_seed(self.config, self.stacked[0].state.epoch)
+        steps, total_M = -(-self.data.total_rows // self.config.batch_size), self._of([0.0] * len(self.stacked))
+        batches, drawing = loop.drawn_batches(self._loss, self.data.train, steps, seed, self.device)
+        for batch in batches:
+            total_M += self._step(batch, own, drawing)
         return total_M / steps
 
-    def _step(self, batch: Rows, own: Stack, generator: torch.Generator) -> Tensor:
-        self._loss.prepare(self.config, batch, generator)
-
+    def _step(self, batch: Batch, own: Stack, drawing: torch.Generator) -> Tensor:
         def loss(weights: Stack, frozen: Stack, own: Stack) -> Tensor:
             self._loss.weigh(self.config, own)
             self._student.set_embedding_weight(own["ed_weight"] * own["teacher_weight"])  # type: ignore[arg-type]
             parameters = weights | frozen
-            return self._loss(lambda *of: functional_call(self._student, parameters, of), batch, generator).total
+            return self._loss(lambda *of: functional_call(self._student, parameters, of), batch, drawing).total
 
         try:
             gradients, loss_M = vmap(grad_and_value(loss), randomness="different")(*self.stacks[:2], own)  # type: ignore[call-arg]
@@ -204,12 +201,12 @@ class Bracket:
     @torch.no_grad()
     def _evaluated(self, place: int) -> dict[str, float]:
         """Metrics of a folded model."""
-        config, metrics = self.stacked[place].config, Metrics(self.config.metrics)
+        config = self.stacked[place].config
         weights = {name: value[place].cpu() for name, value in (self.stacks[-1] | self.stacks[1]).items()}
         self._student.set_embedding_weight(config.distillation.ed_weight * self._teacher_weight(self.stacked[place]))
         plain = loop.plain_student(config, self.data, fold(weights, self._student)).to(self.device)
-        sums = evaluate(plain, self.data.validation, self.device, config.filter_history, metrics)
-        return metric_means(sums, metrics)
+        counts_R = evaluate(plain, self.data.validation, self.device, config.filter_history)
+        return metric_means(counts_R, Metrics(self.config.metrics))
 
     def _teacher_weight(self, model: Model) -> float:
         return loop.teacher_weight(model.config, self.data.teacher_ndcg, self.data.yardstick, model.state.best)
@@ -218,24 +215,14 @@ class Bracket:
         return torch.tensor(values, dtype=torch.float32, device=self.device)
 
 
-class _Prepared(TrainingLoss):
-    """A loss whose negatives and Cloze rows are drawn before, once for all models."""
-
-    def prepare(self, config: TrainConfig, batch: Rows, generator: torch.Generator) -> None:
-        self.config = config
-        self._both = super()._with_cloze(batch, generator)
-        draw = type(self.student_loss).draw
-        drawn_BM = draw(self.student_loss, self._both.target, self._both.history, self.popularity_N, generator)
-        self.student_loss.draw = lambda *_: drawn_BM  # type: ignore[method-assign]
+class _Weighed(TrainingLoss):
+    """A loss whose weights are a model's own."""
 
     def weigh(self, config: TrainConfig, own: Stack) -> None:
         """Take one model's weights."""
         distillation = config.distillation.model_copy(update={name: own[name] for name in IN_LOSS})
         self.config = config.model_copy(update={"distillation": distillation})
         self.teacher_weight = own["teacher_weight"]  # type: ignore[assignment]
-
-    def _with_cloze(self, batch: Rows, generator: torch.Generator) -> Rows:
-        return self._both
 
 
 class FusedTrial(Trial):

@@ -18,9 +18,10 @@ class DistillationBatch:
     scores_BN: Tensor
     """The student's logits."""
     target_B: Tensor
+    history_BL: Tensor
     teacher: TeacherLabels
-    negative_BM: Tensor
-    """Sampled negatives of the student's own loss."""
+    drawn_BM: Tensor
+    """Negatives of the student's own loss; [B, 0] under one of the whole catalogue."""
     popularity_N: Tensor
     """Share of each item among the train targets, smoothed by one."""
     propensity_N: Tensor
@@ -30,6 +31,14 @@ class DistillationBatch:
     config: DistillationConfig
     student_loss: StudentLoss
     generator: torch.Generator
+
+    @cached_property
+    def negative_BM(self) -> Tensor:
+        """The student's logits of negatives: those of its own loss, or drawn now if it has none."""
+        drawn_BM = self.drawn_BM
+        if not drawn_BM.shape[1]:
+            drawn_BM = self.student_loss.draw(self.target_B, self.history_BL, self.popularity_N, self.generator)
+        return self.scores_BN.gather(1, drawn_BM)
 
     @cached_property
     def candidates_BK(self) -> Tensor:
@@ -56,4 +65,5 @@ class DistillationBatch:
     def unlisted(self, count: int) -> Tensor:
         """Items [B, count] drawn uniformly, rarely one of the teacher's list."""
         rows, n_items = self.scores_BN.shape
-        return torch.randint(n_items, (rows, count), generator=self.generator).to(self.target_B)
+        device = self.generator.device
+        return torch.randint(n_items, (rows, count), generator=self.generator, device=device).to(self.target_B)

@@ -43,15 +43,14 @@ class Parts:
 
     def __init__(self, projected: ProjectedTeacher, wanted: list[Tensor] | None) -> None:
         """Project the items of ``wanted``, or the whole catalogue for none."""
-        if wanted is None:
-            self.every_ND: Tensor | None = projected.every()
-            self._table = functional.pad(self.every_ND, (0, 0, 0, 1))
-            self._place: Tensor | None = None
+        n_items = len(projected.teacher_NE)
+        items = None if wanted is None else _distinct(wanted, n_items)
+        self._place: Tensor | None = None
+        if items is None:
+            self._table = functional.pad(projected.every(), (0, 0, 0, 1))
         else:
-            items = torch.cat([some.flatten() for some in wanted]).unique()
-            self.every_ND = None
             self._table = projected.of(items)
-            self._place = items.new_zeros(len(projected.teacher_NE) + 1)
+            self._place = items.new_zeros(n_items + 1)
             self._place[items] = torch.arange(len(items), device=items.device)
 
     def __call__(self, items: Tensor | None) -> Tensor:
@@ -59,6 +58,14 @@ class Parts:
         if items is None:
             return self._table[:-1]
         return functional.embedding(items if self._place is None else self._place[items], self._table)
+
+
+def _distinct(wanted: list[Tensor], n_items: int) -> Tensor | None:
+    """The items to project; none for all. A GPU projects some twice, for to count them would be to wait for it."""
+    items = torch.cat([some.flatten() for some in wanted])
+    if not items.is_cuda:
+        return items.unique()
+    return items if len(items) < n_items else None
 
 
 def projector(teacher_NE: Tensor, width: int, config: DistillationConfig) -> nn.Module:

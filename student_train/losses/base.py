@@ -41,16 +41,13 @@ class StudentLoss(ABC):
             popularity_N: share of each item among the train targets.
             generator: source of randomness.
         """
-        n_items, taken = len(popularity_N), torch.cat([history_BL, target_B[:, None]], dim=1)
-        drawn_BM = torch.randint(n_items, (len(target_B), self.config.negatives), generator=generator).to(target_B)
-        # A history may hold the whole of a tiny catalogue, so the rejection gives up after a while.
-        for _ in range(20):
-            rejected_BM = (drawn_BM[:, :, None] == taken[:, None, :]).any(2)
-            if not rejected_BM.any():
-                break
-            again = torch.randint(n_items, (int(rejected_BM.sum()),), generator=generator).to(target_B)
-            drawn_BM[rejected_BM] = again
-        return drawn_BM
+        n_items, size = len(popularity_N), (len(target_B), self.config.negatives)
+        taken_BT, free_B1 = _taken(torch.cat([history_BL, target_B[:, None]], dim=1), n_items)
+        share_BM = torch.rand(size, dtype=torch.float64, generator=generator, device=generator.device)
+        # The r-th free item stands behind as many taken ones as have less than r free items below them.
+        place_BM = (share_BM.to(target_B.device) * free_B1).long()
+        drawn_BM = place_BM + torch.searchsorted(taken_BT - _places(taken_BT), place_BM, right=True)
+        return drawn_BM.clamp(max=n_items - 1)  # a history may hold the whole of a tiny catalogue
 
     @abstractmethod
     def loss(self, target_B: Tensor, negative_BM: Tensor, items: Items) -> Tensor:
@@ -65,3 +62,16 @@ class StudentLoss(ABC):
     def log_likelihood(self, scores_BN: Tensor, items_BK: Tensor) -> Tensor:
         """Log-likelihood of some items, on which distillation works: log σ as in the paper."""
         return functional.logsigmoid(scores_BN.gather(1, items_BK))
+
+
+def _taken(items_BT: Tensor, n_items: int) -> tuple[Tensor, Tensor]:
+    """Every item of a row once, in order, then numbers beyond all items [B, T]; how many items are left [B, 1]."""
+    items_BT = items_BT.sort(1).values
+    again_BT = functional.pad(items_BT[:, 1:] == items_BT[:, :-1], (1, 0))
+    extra_BT = (items_BT >= n_items) | again_BT
+    taken_BT = items_BT.masked_fill(extra_BT, 2 * n_items + items_BT.shape[1]).sort(1).values
+    return taken_BT, n_items - (~extra_BT).sum(1, keepdim=True)
+
+
+def _places(items_BT: Tensor) -> Tensor:
+    return torch.arange(items_BT.shape[1], device=items_BT.device)

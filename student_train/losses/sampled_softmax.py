@@ -18,7 +18,7 @@ class SampledSoftmax(StudentLoss):
     def draw(self, target_B: Tensor, history_BL: Tensor, popularity_N: Tensor, generator: torch.Generator) -> Tensor:
         """Negatives [B, M] drawn with replacement in proportion to popularity."""
         count = len(target_B) * self.config.negatives
-        drawn = torch.multinomial(popularity_N.cpu(), count, replacement=True, generator=generator)
+        drawn = torch.multinomial(popularity_N.to(generator.device), count, replacement=True, generator=generator)
         return drawn.view(len(target_B), -1).to(target_B)
 
     def loss(self, target_B: Tensor, negative_BM: Tensor, items: Items) -> Tensor:

@@ -45,7 +45,8 @@ class Unit(nn.Module):
         length = states_BLD.shape[1]
         gate, query, key, value = functional.silu(self.project(self.norm(states_BLD))).chunk(4, dim=-1)
         query, key, value = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in (query, key, value))
-        back_LL = (torch.arange(length)[:, None] - torch.arange(length)).clamp(min=0).to(states_BLD.device)
+        place_L = torch.arange(length, device=states_BLD.device)
+        back_LL = (place_L[:, None] - place_L).clamp(min=0)
         logits_BHLL = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5 + self.position[back_LL]
         weights_BHLL = functional.silu(logits_BHLL) / len(self.position)
         attended_BLD = ((weights_BHLL * visible_B1LL) @ value).transpose(1, 2).flatten(2)

@@ -1,12 +1,18 @@
 """The assessment of a student against figures counted by hand, and its independence of the number of blocks."""
 
+import json
+from pathlib import Path
+
 import pytest
 import torch
 from torch import distributed as dist
 from torch import nn
+from torch.multiprocessing.spawn import start_processes
 
+from cluster.engine import sum_over_workers
 from student_train import evaluation
 from student_train.assessment import Catalogue, assess, gini
+from student_train.evaluation import metric_means
 from student_train.rows import Rows, TeacherLabels
 
 N = 40
@@ -46,7 +52,7 @@ def catalogue() -> Catalogue:
 
 def test_every_figure_equals_a_count_by_hand() -> None:
     student, given = Table(), rows()
-    found = assess(student, given, catalogue(), CPU, seed=0)
+    found = assess(student, given, catalogue(), CPU)
     scores = student(given.history)
     order = scores.argsort(1, descending=True)
     place = (order == given.target[:, None]).int().argmax(1)
@@ -69,7 +75,7 @@ def test_every_figure_equals_a_count_by_hand() -> None:
 
 
 def test_intervals_are_as_wide_as_the_binomial_says() -> None:
-    found = assess(Table(), rows(), catalogue(), CPU, seed=0)
+    found = assess(Table(), rows(), catalogue(), CPU)
     width = found["hr@20_high"] - found["hr@20_low"]
     assert found["hr@20_low"] < found["hr@20"] < found["hr@20_high"]
     expected = 2 * 1.96 * (found["hr@20"] * (1 - found["hr@20"]) / 300) ** 0.5
@@ -77,15 +83,32 @@ def test_intervals_are_as_wide_as_the_binomial_says() -> None:
 
 
 def test_blocks_do_not_change_the_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = assess(Table(), rows(), catalogue(), CPU, seed=0)
+    whole = assess(Table(), rows(), catalogue(), CPU)
     monkeypatch.setattr(evaluation, "BLOCK", 77)
-    parts = assess(Table(), rows(), catalogue(), CPU, seed=0)
-    counted = [name for name in whole if not name.endswith(("_low", "_high"))]
-    assert {name: parts[name] for name in counted} == pytest.approx({name: whole[name] for name in counted})
+    parts = assess(Table(), rows(), catalogue(), CPU)
+    assert parts == whole
+
+
+def shared_out(rank: int, store: str, world: int, found: Path) -> None:
+    """The figures of one of ``world`` workers, each with its slice of the rows."""
+    dist.init_process_group("gloo", store=dist.FileStore(store, world), rank=rank, world_size=world)
+    given = rows()
+    own = given.take(torch.arange(300)[300 * rank // world : 300 * (rank + 1) // world])
+    student = Table()
+    validation = metric_means(sum_over_workers(evaluation.evaluate(student, own, CPU)))
+    figures = {"test": assess(student, own, catalogue(), CPU), "validation": validation}
+    (found / f"{rank}.json").write_text(json.dumps(figures))
+
+
+def test_figures_and_intervals_do_not_depend_on_the_number_of_workers(tmp_path: Path) -> None:
+    start_processes(shared_out, (str(tmp_path / "store"), 2, tmp_path), nprocs=2)
+    first, second = [json.loads(file.read_text()) for file in sorted(tmp_path.glob("*.json"))]
+    validation = metric_means(evaluation.evaluate(Table(), rows(), CPU))
+    assert first == second == {"test": assess(Table(), rows(), catalogue(), CPU), "validation": validation}
 
 
 def test_rows_without_teacher_have_no_overlap() -> None:
-    assert "overlap@20" not in assess(Table(), rows(teacher=False), catalogue(), CPU, seed=0)
+    assert "overlap@20" not in assess(Table(), rows(teacher=False), catalogue(), CPU)
 
 
 def test_gini_of_equal_and_of_concentrated_counts() -> None:

@@ -79,9 +79,18 @@ def test_negatives_follow_their_distribution(name: str) -> None:
     assert torch.allclose(share, expected, atol=0.02)
 
 
-def test_a_history_of_the_whole_catalogue_does_not_hang() -> None:
+def test_only_items_off_the_history_are_drawn_and_each_of_them() -> None:
+    made, n_items = student_loss(LossConfig(name="bce", negatives=500)), 9
+    history = torch.tensor([[n_items, 4, 4, 0], [8, 7, 6, 5], [n_items, n_items, n_items, n_items]])
+    drawn = made.draw(torch.tensor([8, 5, 3]), history, torch.ones(n_items) / n_items, torch.Generator())
+    found = [set(row) for row in drawn.tolist()]
+    assert found == [{1, 2, 3, 5, 6, 7}, {0, 1, 2, 3, 4}, {0, 1, 2, 4, 5, 6, 7, 8}]
+
+
+def test_a_history_of_the_whole_catalogue_leaves_any_item_to_draw() -> None:
     made = student_loss(LossConfig(name="bce"))
-    assert made.draw(torch.tensor([0]), torch.tensor([[1]]), torch.ones(2) / 2, torch.Generator()).shape == (1, 1)
+    drawn = made.draw(torch.tensor([0]), torch.tensor([[1]]), torch.ones(2) / 2, torch.Generator())
+    assert drawn.shape == (1, 1) and 0 <= drawn.item() < 2
 
 
 @pytest.mark.parametrize("name", LOSSES)

@@ -28,8 +28,9 @@ def distillation_batch(loss: str = "softmax", **settings: Any) -> DistillationBa
     return DistillationBatch(
         scores_BN=torch.tensor([SCORES]),
         target_B=torch.tensor([1]),
+        history_BL=torch.tensor([[0]]),
         teacher=taught,
-        negative_BM=torch.tensor([[SCORES[3]]]),
+        drawn_BM=torch.tensor([[3]]),
         popularity_N=torch.tensor(POPULARITY),
         propensity_N=torch.ones(4),
         dro_weight=0.0,

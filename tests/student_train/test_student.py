@@ -147,9 +147,10 @@ def test_teacher_embeddings_are_not_trained() -> None:
 def test_a_feature_loss_draws_item_embeddings_towards_the_teachers(strategy: str) -> None:
     taught = learner("sasrec", "tied", embedding="none", strategy=strategy)
     optimizer = torch.optim.Adam(taught.parameters(), 0.02)
+    items = HISTORY[HISTORY < N].unique()
     losses = []
     for _ in range(150):
-        loss = taught(HISTORY).feature_loss
+        loss = taught(HISTORY, compared_U=items).feature_loss
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

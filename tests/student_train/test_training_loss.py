@@ -14,7 +14,7 @@ from student_train.distillation.official import official_weights
 from student_train.distilled_student import DistilledStudent, StudentOutput
 from student_train.losses.dro import dro, propensity
 from student_train.rows import Rows, TeacherLabels
-from student_train.training_loss import TrainingLoss
+from student_train.training_loss import Losses, Scorer, TrainingLoss
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "official_losses.json").read_text())
 N = 12
@@ -38,6 +38,11 @@ def student(config: TrainConfig) -> DistilledStudent:
     return DistilledStudent(config.model, N, torch.randn(N, 16), config.distillation)
 
 
+def loss_of(step: TrainingLoss, model: Scorer, batch: Rows, seed: int = 0) -> Losses:
+    generator = torch.Generator().manual_seed(seed)
+    return step(model, step.prepare(batch, generator), generator)
+
+
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_every_strategy_teaches_under_every_loss(strategy: str, loss: str) -> None:
@@ -47,7 +52,7 @@ def test_every_strategy_teaches_under_every_loss(strategy: str, loss: str) -> No
     optimizer = torch.optim.Adam(taught.parameters(), 0.01)
     distilled = []
     for seed in range(30):
-        losses = step(taught, rows(), torch.Generator().manual_seed(seed % 5))
+        losses = loss_of(step, taught, rows(), seed % 5)
         assert losses.total.isfinite()
         optimizer.zero_grad()
         losses.distillation.backward()
@@ -63,9 +68,9 @@ def test_the_parts_add_up_with_their_weights() -> None:
         distillation=DistillationConfig(strategy="dllm2rec", top_k=4, lam=0.5),
     )
     taught, batch = student(config), rows()
-    losses = TrainingLoss(config, COUNT)(taught, batch, torch.Generator())
+    losses = loss_of(TrainingLoss(config, COUNT), taught, batch)
     twice = config.model_copy(update={"distillation": config.distillation.model_copy(update={"lam": 1.0})})
-    doubled = TrainingLoss(twice, COUNT)(taught, batch, torch.Generator())
+    doubled = loss_of(TrainingLoss(twice, COUNT), taught, batch)
     robust = dro(taught(batch.history).scores, batch.target, propensity(COUNT), 1.0)
     assert losses.dro.item() == pytest.approx(0.25 * robust.item())
     assert doubled.distillation.item() == pytest.approx(2 * losses.distillation.item())
@@ -75,7 +80,7 @@ def test_the_parts_add_up_with_their_weights() -> None:
 def test_a_plain_student_has_its_own_loss_alone() -> None:
     config = TrainConfig(model=MODEL)
     plain = DistilledStudent(MODEL, N, None, config.distillation)
-    losses = TrainingLoss(config, COUNT)(plain, rows(teacher=False), torch.Generator())
+    losses = loss_of(TrainingLoss(config, COUNT), plain, rows(teacher=False))
     assert losses.dro.item() == losses.distillation.item() == losses.cloze.item() == 0.0
 
 
@@ -86,9 +91,9 @@ class Asked:
         self.model = student(config)
         self.items: list[Tensor | None] = []
 
-    def __call__(self, history: Tensor, items: Tensor | None) -> StudentOutput:
+    def __call__(self, history: Tensor, items: Tensor | None, compared: Tensor | None) -> StudentOutput:
         self.items.append(items)
-        return self.model(history, items)
+        return self.model(history, items, compared)
 
 
 @pytest.mark.parametrize(
@@ -104,10 +109,24 @@ class Asked:
 def test_the_catalogue_is_scored_only_where_a_loss_needs_it(changes: dict[str, Any], whole: bool) -> None:
     config = TrainConfig(**{"model": MODEL, "distillation": DistillationConfig(lam=0, cloze=0)} | changes)
     asked = Asked(config)
-    TrainingLoss(config, COUNT)(asked, rows(), torch.Generator())
+    loss_of(TrainingLoss(config, COUNT), asked, rows())
     assert [items is None for items in asked.items] == [whole]
     if not whole:
         assert asked.items[0].shape == (6, 1 + config.loss.negatives)
+
+
+@pytest.mark.parametrize(
+    ("loss", "strategy", "drawn"),
+    [("softmax", "soft", 0), ("softmax", "dllm2rec-official", 1), ("bce", "soft", 1), ("bce", "dllm2rec-official", 1)],
+)
+def test_negatives_are_drawn_only_where_they_are_used(loss: str, strategy: str, drawn: int) -> None:
+    distillation = DistillationConfig(strategy=strategy, top_k=4)
+    config = TrainConfig(model=MODEL, loss=LossConfig(name=loss), distillation=distillation)
+    step, drawings = TrainingLoss(config, COUNT), []
+    draw = step.student_loss.draw
+    step.student_loss.draw = lambda *of: drawings.append(of) or draw(*of)  # type: ignore[method-assign]
+    loss_of(step, student(config), rows())
+    assert len(drawings) == drawn
 
 
 @pytest.mark.parametrize("case", GOLDEN)
@@ -126,10 +145,10 @@ def test_the_official_form_gives_the_official_codes_figures(case: dict[str, Any]
     step.propensity_N = torch.tensor(case["propensity"], dtype=torch.float64)
     step.student_loss.draw = lambda *_: negative[:, None]  # type: ignore[method-assign]
 
-    def model(history: Tensor, wanted: Tensor | None) -> StudentOutput:
+    def model(history: Tensor, wanted: Tensor | None, _: Tensor | None) -> StudentOutput:
         return StudentOutput(scores if wanted is None else scores.gather(1, wanted), torch.zeros(()))
 
-    losses = step(model, batch, torch.Generator())
+    losses = loss_of(step, model, batch)
     expected = case["expected"]
     weights = official_weights(scores, items, distance, config.distillation)
     assert torch.allclose(weights, torch.tensor(expected["weight"], dtype=torch.float64), atol=1e-6)

@@ -19,8 +19,8 @@ def unkd(batch: DistillationBatch) -> Tensor:
     """
     stratum_N, members, first_S, size_S = _strata(batch.popularity_N)
     stratum_BK = stratum_N[batch.teacher.items]
-    drawn_BK = torch.rand(stratum_BK.shape, generator=batch.generator).to(stratum_BK.device)
-    below_BK = members[first_S[stratum_BK] + (drawn_BK * size_S[stratum_BK]).long()]
+    drawn_BK = torch.rand(stratum_BK.shape, generator=batch.generator, device=batch.generator.device)
+    below_BK = members[first_S[stratum_BK] + (drawn_BK.to(stratum_BK.device) * size_S[stratum_BK]).long()]
     listed_BK = (below_BK[:, :, None] == batch.teacher.items[:, None, :]).any(2)
     gap_BK = batch.candidates_BK - batch.scores_BN.gather(1, below_BK)
     return -(functional.logsigmoid(gap_BK) * ~listed_BK).mean()
@@ -34,5 +34,5 @@ def _strata(popularity_N: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     of_members = (before * STRATA).long().clamp(max=STRATA - 1)
     stratum_N = torch.empty_like(of_members)
     stratum_N[members] = of_members
-    size_S = torch.bincount(of_members, minlength=STRATA)
+    size_S = of_members.new_zeros(STRATA).scatter_add(0, of_members, torch.ones_like(of_members))
     return stratum_N, members, size_S.cumsum(0) - size_S, size_S
