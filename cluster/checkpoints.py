@@ -8,8 +8,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pyarrow.fs import FileSystem
+from pyarrow.fs import LocalFileSystem
 from ray import train
+
+from cluster.files import arrow
+from cluster.paths import storage_path
 
 
 def checkpoint_storage(storage: str | None, output: Path) -> str:
@@ -21,10 +24,11 @@ def checkpoint_storage(storage: str | None, output: Path) -> str:
 
 def remove_checkpoints(storage: str, name: str) -> None:
     """Delete what a run keeps, and the storage's folder if nothing else is in it."""
-    filesystem, root = FileSystem.from_uri(storage)
+    root, remote = arrow(storage_path(storage))
+    filesystem = remote or LocalFileSystem()
     with contextlib.suppress(FileNotFoundError):
         filesystem.delete_dir(f"{root}/{name}")
-    if filesystem.type_name == "local":
+    if remote is None:
         with contextlib.suppress(OSError):  # it holds other runs
             Path(root).rmdir()
 

@@ -19,6 +19,7 @@ from typing import Any, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pyarrow.fs import FileSystem, FSSpecHandler, PyFileSystem
 
 from cluster.paths import RemotePath, files_under, is_remote, told
 
@@ -103,6 +104,14 @@ def parquet_file(path: Path) -> Iterator[pq.ParquetFile]:
         return
     with path.open("rb", whole=False) as stream, pq.ParquetFile(stream, pre_buffer=True) as file:  # type: ignore[call-overload]
         yield file
+
+
+def arrow(path: Path) -> tuple[str, FileSystem | None]:
+    """How pyarrow and Ray Data call a path: its name, and the file system that it is on if it is remote."""
+    if not is_remote(path):
+        return str(path), None
+    remote = cast(RemotePath, path)
+    return remote.path, PyFileSystem(FSSpecHandler(remote.fs))
 
 
 def parquet_rows(path: Path) -> int:

@@ -21,7 +21,7 @@ from upath.extensions import ProxyUPath
 
 from cluster.errors import StorageError
 
-RETRIES, CONNECT_SECONDS, READ_SECONDS = 6, 10, 60
+RETRIES, CONNECT_SECONDS, READ_SECONDS = 5, 10, 60
 OPTIONS: dict[str, dict[str, Any]] = {
     "s3": {
         "use_listings_cache": False,  # other processes write, too

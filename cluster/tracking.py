@@ -37,6 +37,7 @@ from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from cluster.commit import running_commit
 from cluster.config import TrackingConfig, without_credentials
 from cluster.errors import ConfigError
+from cluster.files import local_copy
 from cluster.run_record import RunRecord, RunStatus, flatten, metric_name
 
 logging.getLogger("alembic").setLevel(logging.WARNING)
@@ -198,7 +199,7 @@ class _SentRun:
         self._log(client, "params", [Param(*param) for param in params.items()])
         self._log(client, "tags", [RunTag(*tag) for tag in tags.items()])
         for path in record.artifacts:
-            client.log_artifact(self.id, str(path))
+            client.log_artifact(self.id, str(local_copy(path)))
         if record.status != self._status:
             if record.status == "RUNNING":
                 client.update_run(self.id, record.status)

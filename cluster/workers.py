@@ -2,7 +2,6 @@
 
 import logging
 import os
-import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,8 @@ from cluster.checkpoints import remove_checkpoints
 from cluster.config import ResourcesConfig
 from cluster.devices import see_gpus
 from cluster.errors import UserError
+from cluster.files import arrow, copy_into
+from cluster.paths import storage_path
 from cluster.resources import check_resources
 
 Payload = dict[str, Any]
@@ -62,9 +63,11 @@ def run_workers(
         asked = {kind: amount * resources.workers for kind, amount in each.items()}
         remedy = "lower --resources.workers or --resources.cpus"
         check_resources(f"{resources.workers} training workers", asked, remedy)
+    place, filesystem = arrow(storage_path(storage))
     run = RunConfig(
         name=name,
-        storage_path=storage,
+        storage_path=place,
+        storage_filesystem=filesystem,
         failure_config=FailureConfig(max_failures=max_failures),
         checkpoint_config=CheckpointConfig(1, checkpoint_score_attribute=keep_lowest, checkpoint_score_order="min"),
         logging_config=LoggingConfig(log_level="WARNING" if resources.autoscale else "ERROR"),
@@ -91,7 +94,7 @@ def run_workers(
         raise found or error from None
     if output:
         with result.checkpoint.as_directory() as finished:
-            shutil.copytree(finished, output, dirs_exist_ok=True)
+            copy_into(Path(finished), output)
     remove_checkpoints(storage, name)
     return result.metrics or {}
 

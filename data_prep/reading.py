@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from cluster.errors import DataError, StaleInputError
+from cluster.files import read_parquet
 from data_prep.schema import ITEMS, ITEMS_FILE, SEQUENCES, Split, sequence_files
 
 
@@ -59,7 +59,7 @@ def read_table(file: Path, schema: pa.Schema) -> pa.Table:
         DataError: the file is absent, damaged or of another schema.
     """
     try:
-        return pq.read_table(file, columns=schema.names).cast(schema)
+        return read_parquet(file, schema.names).cast(schema)
     except (OSError, KeyError, pa.ArrowException) as error:
         reason = " ".join(str(error).split())[:200]
         raise DataError(f"{file} cannot be read: {reason}: run `dllm2rec prepare` again") from error

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from cluster.files import write_parquet
 from data_prep.log import Ints, Log
 from data_prep.schema import ITEMS, ITEMS_FILE, SPLITS, shard_name
 from data_prep.sequences import Rows, sequence_table
@@ -17,14 +17,13 @@ def write_items(directory: Path, item_ids: Sequence[str], titles: Sequence[str],
     """Write the catalogue; all by item index, ``train_count`` says how often each item is a target in train."""
     index = np.arange(len(item_ids), dtype=np.int32)
     columns = {"item_index": index, "item_id": item_ids, "title": titles, "train_count": train_count}
-    pq.write_table(pa.table(columns, schema=ITEMS), directory / ITEMS_FILE)
+    write_parquet(pa.table(columns, schema=ITEMS), directory / ITEMS_FILE)
 
 
 def write_shards(table: pa.Table, folder: Path, rows_per_shard: int) -> None:
     """Write a table in shards of ``rows_per_shard`` rows."""
-    folder.mkdir(parents=True)
     for number, start in enumerate(range(0, len(table), rows_per_shard)):
-        pq.write_table(table.slice(start, rows_per_shard), folder / shard_name(number))
+        write_parquet(table.slice(start, rows_per_shard), folder / shard_name(number))
 
 
 def write_sequences(
@@ -33,11 +32,10 @@ def write_sequences(
     """Write the shards of every split; only one shard's rows are built at a time."""
     for split, name in enumerate(SPLITS):
         folder = directory / "sequences" / name
-        folder.mkdir(parents=True)
         row_ids = np.flatnonzero(splits == split)
         cuts = shard_starts(rows.first[row_ids], rows_per_shard)[1:]
         for number, shard in enumerate(np.split(row_ids, cuts)):
-            pq.write_table(sequence_table(log, rows, shard, max_history), folder / shard_name(number))
+            write_parquet(sequence_table(log, rows, shard, max_history), folder / shard_name(number))
 
 
 def shard_starts(users: Ints, rows_per_shard: int) -> Ints:

@@ -12,10 +12,10 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from scipy.sparse import csr_array, diags_array, vstack
 
+from cluster.files import parquet_rows, read_parquet
 from cluster.text import aligned
 from data_prep.log import Floats, Ints
 from data_prep.metrics import METRICS, gains
@@ -49,7 +49,7 @@ def measure_yardsticks(dataset: Path) -> dict[str, float]:
     Full ranking over the catalogue, ties counted pessimistically, history items not filtered; of a split with more than
     RANKED_ROWS rows, so many are drawn with a fixed seed.
     """
-    train_count_N = pq.read_table(dataset / ITEMS_FILE, columns=["train_count"])["train_count"].to_numpy()
+    train_count_N = read_parquet(dataset / ITEMS_FILE, ["train_count"])["train_count"].to_numpy()
     share_N, n_items = train_count_N / train_count_N.sum(), len(train_count_N)
     weights = {
         "popularity": csr_array((n_items, n_items)),
@@ -94,14 +94,14 @@ def best_yardstick(metrics: Mapping[str, float], split: Split) -> str:
 def sample(dataset: Path, split: Split, n_items: int, most: int) -> Sample:
     """All rows of a split, or ``most`` of them drawn with a fixed seed; holds no more rows than these and a shard."""
     files = shards(dataset, split)
-    ends = np.cumsum([pq.read_metadata(file).num_rows for file in files])
+    ends = np.cumsum([parquet_rows(file) for file in files])
     chosen = np.arange(ends[-1])
     if len(chosen) > most:
         chosen = np.sort(np.random.default_rng(0).choice(len(chosen), most, replace=False))
     parts = np.split(chosen, np.searchsorted(chosen, ends[:-1]))
     columns = ["history", "target"]
     taken = [
-        pq.read_table(file, columns=columns).take(pa.array(part - end))
+        read_parquet(file, columns).take(pa.array(part - end))
         for file, part, end in zip(files, parts, [0, *ends[:-1]], strict=True)
     ]
     rows = pa.concat_tables(taken).combine_chunks()
@@ -121,7 +121,7 @@ def transitions(dataset: Path, n_items: int) -> csr_array:
     """
     newest, target = [], []
     for shard in shards(dataset, "train"):
-        rows = pq.read_table(shard, columns=["history", "target"]).combine_chunks()
+        rows = read_parquet(shard, ["history", "target"]).combine_chunks()
         history = rows["history"].combine_chunks()
         newest.append(history.values.to_numpy()[history.offsets.to_numpy()[1:] - 1])
         target.append(rows["target"].to_numpy())

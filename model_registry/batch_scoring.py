@@ -10,7 +10,6 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import ray
 from ray.data import DataContext, Datasink
 from ray.data.block import Block
@@ -19,6 +18,7 @@ from ray.exceptions import RayTaskError
 
 from cluster.console import verbose
 from cluster.errors import DataError, OutputError, UserError
+from cluster.files import arrow, local_copy, parquet_file, write_parquet
 from cluster.ray_session import ray_session
 from cluster.storage import Draft
 from data_prep.schema import shard_name
@@ -38,8 +38,8 @@ def recommend_many(config: RecommendConfig, histories: Path, student: Path, draf
         StudentError: the student's files are incomplete, or k is too large.
         OutputError: the answers cannot be written.
     """
-    files = _checked_files(histories)
-    Recommender(student)
+    names, filesystems = zip(*map(arrow, _checked_files(histories)), strict=True)
+    Recommender(local_copy(student))
     shards = Shards(draft.path.absolute())
     settings = {"student": student.absolute(), "k": config.k, "exclude_history": config.exclude_history}
     with ray_session(config.cluster), _faults_of_one_line(histories):
@@ -47,7 +47,9 @@ def recommend_many(config: RecommendConfig, histories: Path, student: Path, draf
         context.enable_progress_bars, context.execution_options.preserve_order = False, True
         context.raise_original_map_exception = True
         started = time.perf_counter()
-        rows = ray.data.read_parquet(files).repartition(target_num_rows_per_block=config.rows_per_shard)
+        rows = ray.data.read_parquet(list(names), filesystem=filesystems[0]).repartition(
+            target_num_rows_per_block=config.rows_per_shard
+        )
         rows.map_batches(answered, fn_kwargs=settings, batch_size=None, batch_format="pyarrow").write_datasink(shards)
         seconds = time.perf_counter() - started
     draft.counts |= shards.counts
@@ -69,7 +71,7 @@ def answered(rows: pa.Table, student: Path, k: int, exclude_history: bool) -> pa
 @lru_cache(maxsize=1)
 def _recommender(student: Path) -> Recommender:
     """Loaded once per process."""
-    return Recommender(student)
+    return Recommender(local_copy(student))
 
 
 class Shards(Datasink[dict[str, int]]):
@@ -84,7 +86,7 @@ class Shards(Datasink[dict[str, int]]):
         """Write one file; returns its counts."""
         rows = pa.concat_tables(blocks)
         try:
-            pq.write_table(rows, self._folder / shard_name(ctx.task_idx))
+            write_parquet(rows, self._folder / shard_name(ctx.task_idx))
         except OSError as error:
             raise OutputError(f"answers cannot be written to {self._folder.parent} ({_words(error)})") from error
         words, skipped = (pc.fill_null(pc.list_value_length(rows[name]), 0).to_numpy() for name in (HISTORY, SKIPPED))
@@ -96,7 +98,7 @@ class Shards(Datasink[dict[str, int]]):
         self.counts = {name: sum(counts[name] for counts in write_result.write_returns) for name in COUNTS}
 
 
-def _checked_files(histories: Path) -> list[str]:
+def _checked_files(histories: Path) -> list[Path]:
     """The files, whose column ``history`` is right.
 
     Raises:
@@ -105,12 +107,13 @@ def _checked_files(histories: Path) -> list[str]:
     files = sorted(histories.glob("*.parquet")) if histories.is_dir() else [histories]
     if sum(map(_checked_rows, files)) == 0:
         raise DataError(f"{histories} holds no histories")
-    return [str(file.absolute()) for file in files]
+    return [file.absolute() for file in files]
 
 
 def _checked_rows(file: Path) -> int:
     try:
-        rows, schema = pq.read_metadata(file).num_rows, pq.read_schema(file)
+        with parquet_file(file) as opened:
+            rows, schema = opened.metadata.num_rows, opened.schema_arrow
     except (OSError, pa.ArrowInvalid) as error:
         raise DataError(f"{file} cannot be read as Parquet: {_words(error)}") from error
     if HISTORY not in schema.names:

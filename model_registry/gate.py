@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from cluster.errors import ModelError
+from cluster.files import read_parquet
 
 CUTOFF = 20
 REPLICATES = 10_000
@@ -29,7 +29,7 @@ class Validation:
             ModelError: the file is damaged.
         """
         try:
-            table = pq.read_table(file).sort_by("row_id")
+            table = read_parquet(file).sort_by("row_id")
             row_id, rank = (table[name].to_numpy() for name in ("row_id", "rank"))
         except (KeyError, pa.ArrowException) as error:
             raise ModelError(f"{file} is damaged: train the student again") from error

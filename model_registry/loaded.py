@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from cluster.config import TrackingConfig
 from cluster.errors import ModelError
+from cluster.files import local_copy
+from cluster.paths import storage_path
 from cluster.storage import read_manifest
 from cluster.tracking import Tracker
 from model_registry.versions import Registry
@@ -31,7 +33,7 @@ class LoadedStudent:
             ModelError: a file is missing or damaged.
         """
         try:
-            self._recommender = Recommender(directory)
+            self._recommender = Recommender(local_copy(directory))
         except StudentError as error:
             raise ModelError(str(error)) from error
 
@@ -99,8 +101,8 @@ def fetch_student(model: str, tracking: TrackingConfig, folder: Path) -> Path:
         StaleInputError, ModelError, ConfigError: see :func:`load_student`.
     """
     if not model.startswith("models:"):
-        read_manifest(Path(model), "train")
-        return Path(model)
+        read_manifest(storage_path(model), "train")
+        return storage_path(model)
     registry = Registry(Tracker(tracking))
     return registry.fetch(registry.resolve(model), folder)
 

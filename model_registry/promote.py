@@ -4,12 +4,12 @@ A refusal to promote is a correct answer, not a fault: the command says why, wri
 code 0.
 """
 
-import json
 import tempfile
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from cluster.console import say
+from cluster.files import write_json
 from cluster.storage import output_directory
 from cluster.tracking import Tracker
 from data_prep.schema import RANKS_FILE
@@ -60,7 +60,7 @@ def promote(config: PromoteConfig) -> Path:
     with output_directory(config.output, verb="promote", config=config, overwrite=config.overwrite) as draft:
         decision = decide(registry, candidate, champion, config)
         moved = _moved(set_champion(registry, candidate), candidate) if decision.promoted else ""
-        (draft.path / DECISION_FILE).write_text(json.dumps(asdict(decision), indent=2) + "\n")
+        write_json(draft.path / DECISION_FILE, asdict(decision))
         draft.counts["promoted"] = int(decision.promoted)
         draft.metrics[METRIC] = decision.candidate_ndcg
     say(f"{decision.reason}{moved}")
@@ -136,7 +136,7 @@ def rollback(config: RollbackConfig) -> Path:
     with output_directory(config.output, verb="rollback", config=config, overwrite=config.overwrite) as draft:
         champion, was = roll_back(registry, config.name)
         done = {"name": config.name, "champion": champion.version, "was": was.version}
-        (draft.path / DECISION_FILE).write_text(json.dumps(done, indent=2) + "\n")
+        write_json(draft.path / DECISION_FILE, done)
     say(f"rolled back{_moved(was, champion)}")
     return config.output
 

@@ -1,16 +1,15 @@
 """The verb ``recommend``: k titles for one history or a file of them, from the registry or a student directory."""
 
 import difflib
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from cluster.console import say
 from cluster.errors import ConfigError
-from cluster.storage import Draft, output_directory, read_manifest
+from cluster.files import local_copy, write_parquet, written_directory
+from cluster.storage import Draft, clear, output_directory, read_manifest
 from cluster.text import aligned
 from model_registry.batch_scoring import recommend_many
 from model_registry.config import RecommendConfig
@@ -44,24 +43,32 @@ def recommend(config: RecommendConfig) -> Path:
         raise ConfigError("`history` and `histories` are both given: leave one out")
     inputs: dict[str, str] = {}
     with output_directory(config.output, verb=VERB, config=config, inputs=inputs, overwrite=config.overwrite) as draft:
-        pulled = draft.path / ".student"  # where the workers of other machines find it too
-        student = fetch_student(config.model, config.tracking, pulled)
+        student = _student(config, draft.path / ".student")
         inputs["student"] = read_manifest(student, "train").fingerprint
         if config.histories:
             text = recommend_many(config, config.histories, student, draft)
         else:
             text = _one(config, student, draft)
-        shutil.rmtree(pulled, ignore_errors=True)
+        clear(draft.path / ".student")
     say(text)
     return config.output
 
 
+def _student(config: RecommendConfig, pulled: Path) -> Path:
+    """The student's directory; one of the registry is pulled to where the workers of other machines find it too."""
+    if not config.model.startswith("models:"):
+        return fetch_student(config.model, config.tracking, pulled)
+    with written_directory(pulled) as folder:
+        inside = fetch_student(config.model, config.tracking, folder).relative_to(folder)
+    return pulled / inside
+
+
 def _one(config: RecommendConfig, student: Path, draft: Draft) -> str:
-    recommender = Recommender(student)
+    recommender = Recommender(local_copy(student))
     answer = recommender.recommend([config.history], config.k, config.exclude_history)
     table = as_table(answer)
     skipped = answer["skipped"][0].as_py()
-    pq.write_table(table, draft.path / RECOMMENDATIONS_FILE)
+    write_parquet(table, draft.path / RECOMMENDATIONS_FILE)
     draft.counts |= {"recommendations": table.num_rows, "skipped": len(skipped)}
     return "\n".join([*(f"skipped: {hint(word, recommender.titles)}" for word in skipped), render(table)])
 

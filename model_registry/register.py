@@ -1,10 +1,10 @@
 """The verb ``register``: a student directory into the registry."""
 
-import json
 from pathlib import Path
 
 from cluster.console import say
 from cluster.errors import ModelError
+from cluster.files import write_json
 from cluster.run_record import RunRecord
 from cluster.storage import fingerprint, output_directory, read_manifest
 from cluster.tracking import Tracker
@@ -29,7 +29,7 @@ def register(config: RegisterConfig) -> Path:
         config.output, verb="register", config=config, inputs=inputs, overwrite=config.overwrite
     ) as draft:
         made = register_student(Tracker(config.tracking), config.student, config.name)
-        (draft.path / VERSION_FILE).write_text(json.dumps({"name": made.name, "version": made.version}) + "\n")
+        write_json(draft.path / VERSION_FILE, {"name": made.name, "version": made.version})
     say(f"registered as {made.name} version {made.version}")
     return config.output
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 import student_serve
+from cluster.files import local_copy
 from cluster.tracking import mlflow
 from data_prep.schema import STUDENT_WEIGHTS_FILE
 from student_serve.recommender import STUDENT_ARTIFACT, Recommender
@@ -41,6 +42,7 @@ def store(directory: Path, name: str, run_id: str) -> str:
     Raises:
         StudentError: the student's files do not load.
     """
+    directory = local_copy(directory)
     example = pd.DataFrame({"history": [Recommender(directory).titles[:2]]})
     with tempfile.TemporaryDirectory(prefix="dllm2rec-register-") as folder:
         student, code = Path(folder) / STUDENT_ARTIFACT, Path(folder) / _ROOM.name

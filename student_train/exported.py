@@ -7,7 +7,6 @@ from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 
-import pyarrow.parquet as pq
 import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError
@@ -15,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from cluster.errors import ModelError
+from cluster.files import local_copy, parquet_rows
 from data_prep.schema import ITEMS_FILE, STUDENT_CONFIG_FILE, STUDENT_WEIGHTS_FILE
 from student_serve.recommender import MODEL_FILE
 from student_train.config import ModelConfig
@@ -67,11 +67,12 @@ class ExportedStudent:
         Raises:
             ModelError: a file is missing or damaged, or the files do not fit each other.
         """
+        directory = local_copy(directory)
         for file in (STUDENT_CONFIG_FILE, STUDENT_WEIGHTS_FILE, ITEMS_FILE):
             if not (directory / file).is_file():
                 raise ModelError(f"{directory} is not a student: {file} is missing; run `dllm2rec train` again")
         try:
-            items = pq.read_metadata(directory / ITEMS_FILE).num_rows
+            items = parquet_rows(directory / ITEMS_FILE)
             config = json.loads((directory / STUDENT_CONFIG_FILE).read_text())
             model = ModelConfig.model_validate(config["model"])
             student = Student(model, config["n_items"])

@@ -1,5 +1,6 @@
 """The teacher's labels of a worker's rows, joined by row id."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 
 from cluster.errors import StaleInputError
+from cluster.files import arrow
 from data_prep.schema import SCORE_KIND_KEY, ScoreKind, Split, failure_files, label_files
 from data_prep.score_kind import distances, sign
 from student_train.distillation.importance import confidence
@@ -21,7 +23,7 @@ def read_labels(row_id_B: Tensor, labels: Path, split: Split, top_k: int) -> Tea
     Raises:
         StaleInputError: a row has no label, or the stored lists are shorter than ``top_k``.
     """
-    stored = ds.dataset([str(file) for file in label_files(labels, split)], format="parquet")
+    stored = _dataset(label_files(labels, split))
     kind: ScoreKind = stored.schema.metadata[SCORE_KIND_KEY].decode()
     every_score = column_tensor(stored.to_table(columns=["target_score"])["target_score"])
     first, last = int(row_id_B.min()), int(row_id_B.max())
@@ -63,10 +65,15 @@ def read_labels(row_id_B: Tensor, labels: Path, split: Split, top_k: int) -> Tea
 
 def failed_rows(labels: Path, split: Split) -> Tensor:
     """Ids of the rows that the teacher could not label, and the verb ``label`` accepted so."""
-    files = [str(file) for file in failure_files(labels, split)]
+    files = failure_files(labels, split)
     if not files:
         return torch.empty(0, dtype=torch.int64)
-    return column_tensor(ds.dataset(files, format="parquet").to_table(columns=["row_id"])["row_id"])
+    return column_tensor(_dataset(files).to_table(columns=["row_id"])["row_id"])
+
+
+def _dataset(files: Sequence[Path]) -> ds.Dataset:
+    names, filesystems = zip(*map(arrow, files), strict=True)
+    return ds.dataset(list(names), format="parquet", filesystem=filesystems[0])
 
 
 def standard_logits(scores: Tensor, kind: ScoreKind, every_score_S: Tensor) -> Tensor:

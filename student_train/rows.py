@@ -8,11 +8,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
 from cluster.errors import StaleInputError
+from cluster.files import parquet_file, read_parquet
 from data_prep.schema import Split, sequence_files
 
 Change = Callable[[Tensor], Tensor]
@@ -100,7 +100,7 @@ def read_rows(
     """
     files = sequence_files(dataset, split)
     left_out = np.empty(0, np.int64) if without is None else np.sort(without.numpy())
-    counts = [_kept(pq.read_metadata(file), left_out) for file in files]
+    counts = [_kept(file, left_out) for file in files]
     total = sum(counts)
     if total < world_size:
         raise StaleInputError(f"{dataset}: split {split} has {total} rows for {world_size} workers: use fewer workers")
@@ -109,7 +109,7 @@ def read_rows(
     for file, count in zip(files, counts, strict=True):
         low, high = max(first - start, 0), min(last - start, count)
         if low < high:
-            rows = pq.read_table(file, columns=["row_id", "history", "target"])
+            rows = read_parquet(file, ["row_id", "history", "target"])
             if len(left_out):
                 rows = rows.filter(pc.invert(pc.is_in(rows["row_id"], pa.array(left_out))))
             parts.append(rows.slice(low, high - low))
@@ -122,8 +122,10 @@ def read_rows(
     )
 
 
-def _kept(metadata: pq.FileMetaData, left_out: npt.NDArray[np.int64]) -> int:
+def _kept(shard: Path, left_out: npt.NDArray[np.int64]) -> int:
     """How many rows of a shard are not left out; row ids rise from shard to shard."""
+    with parquet_file(shard) as file:
+        metadata = file.metadata
     if not len(left_out):
         return int(metadata.num_rows)
     groups = [metadata.row_group(at).column(0).statistics for at in range(metadata.num_row_groups)]

@@ -6,6 +6,7 @@ from pathlib import Path
 from cluster.checkpoints import checkpoint_storage
 from cluster.console import say
 from cluster.errors import ConfigError, StaleInputError
+from cluster.files import written_directory
 from cluster.identity import digest
 from cluster.live import Live
 from cluster.ray_session import fits_here, ray_session
@@ -55,7 +56,8 @@ def _train(config: TrainConfig, inputs: dict[str, str], start_from: Path | None,
         config.output, verb="train", config=config, inputs=inputs, overwrite=config.overwrite
     ) as draft:
         if here:
-            train_here(payload, draft.path)
+            with written_directory(draft.path) as directory:
+                train_here(payload, directory)
         else:
             with ray_session(config.cluster):
                 run_workers(

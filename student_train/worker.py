@@ -5,7 +5,6 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-import pyarrow.parquet as pq
 import torch
 from ray import train as ray_train
 from ray.train import Checkpoint
@@ -13,6 +12,8 @@ from safetensors.torch import load_file
 
 from cluster.checkpoints import last_checkpoint
 from cluster.console import report
+from cluster.files import local_copy, read_parquet
+from cluster.paths import storage_path
 from cluster.storage import Manifest, read_manifest
 from cluster.workers import Payload
 from data_prep.schema import EMBEDDINGS_FILE, EMBEDDINGS_TENSOR, ITEMS_FILE
@@ -86,7 +87,7 @@ def train_student(
             keep(state, save)
         return True
 
-    start = Path(payload["start_from"]) if payload["start_from"] else None
+    start = storage_path(payload["start_from"]) if payload["start_from"] else None
     student, state = fit(config, data, on_evaluation, checkpoint or start)
     if rank == 0 and state.epoch < config.epochs:
         report(config.output.name, state.epoch, config.epochs, "epochs", progress_text(state), finished=True)
@@ -98,7 +99,7 @@ def train_student(
 
 def load_data(config: TrainConfig, rank: int = 0, world_size: int = 1) -> TrainingData:
     """Read a worker's slice of the data set and of the labels."""
-    items = pq.read_table(config.dataset / ITEMS_FILE, columns=["train_count"])
+    items = read_parquet(config.dataset / ITEMS_FILE, ["train_count"])
     length, padding = config.model.max_length, items.num_rows
     unlabelled = failed_rows(config.labels, "train") if config.labels else None
     rows = read_rows(config.dataset, "train", length, padding, rank, world_size, unlabelled)
@@ -107,7 +108,7 @@ def load_data(config: TrainConfig, rank: int = 0, world_size: int = 1) -> Traini
         teacher_ndcg = validation_ndcg(read_manifest(config.labels, "label"))
         rows.teacher = read_labels(rows.row_id, config.labels, "train", config.distillation.top_k)
         if (config.labels / EMBEDDINGS_FILE).is_file():
-            embeddings = load_file(config.labels / EMBEDDINGS_FILE)[EMBEDDINGS_TENSOR]
+            embeddings = load_file(local_copy(config.labels / EMBEDDINGS_FILE))[EMBEDDINGS_TENSOR]
     return TrainingData(
         train=rows,
         validation=read_rows(config.dataset, "validation", length, padding, rank, world_size),

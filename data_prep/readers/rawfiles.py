@@ -49,8 +49,8 @@ def readable(path: Path, encoding: str = UTF8) -> Iterator[BinaryIO]:
     try:
         with path.open("rb") as stream:
             packed = stream.read(len(_GZIP_MAGIC)) == _GZIP_MAGIC
-        with cast(BinaryIO, gzip.open(path)) if packed else path.open("rb") as stream:
-            yield stream
+        with path.open("rb") as stream:
+            yield cast(BinaryIO, gzip.GzipFile(fileobj=stream)) if packed else stream
     except (gzip.BadGzipFile, zlib.error) as error:
         raise DataError(f"{path}: damaged gzip ({error}): fetch the file again") from error
     except EOFError as error:

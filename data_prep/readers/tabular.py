@@ -7,6 +7,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cluster.errors import DataError
+from cluster.files import arrow
+from cluster.paths import told
 from data_prep.config import BadRows
 from data_prep.readers.delimited import read_columns
 from data_prep.readers.rawfiles import RawTable, empty, find_column
@@ -37,8 +39,10 @@ def read_parquet(interactions: Path, items: Path, bad_rows: BadRows) -> tuple[Ra
 
 def _read_parquet(path: Path, wanted: list[str]) -> RawTable:
     try:
-        present = pq.ParquetDataset(path).schema.names
-        table = pq.read_table(path, columns=[find_column(path, present, [column]) for column in wanted])
+        with told(path):
+            name, filesystem = arrow(path)
+            dataset = pq.ParquetDataset(name, filesystem=filesystem)
+            table = dataset.read([find_column(path, dataset.schema.names, [column]) for column in wanted])
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({' '.join(str(error).split())}): check the path") from error
     except pa.ArrowInvalid as error:

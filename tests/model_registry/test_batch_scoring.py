@@ -43,6 +43,7 @@ def test_rows_are_answered_beside_their_own_columns(histories: Path, make_studen
 def test_a_place_that_cannot_be_written_is_named(histories: Path, make_student: MakeStudent, tmp_path: Path) -> None:
     rows = answered(pq.read_table(histories), make_student(), k=3, exclude_history=True)
     context = type("Context", (), {"task_idx": 0})
+    (tmp_path / "none").write_text("a file")
     with pytest.raises(OutputError, match=f"answers cannot be written to {tmp_path} "):
         Shards(tmp_path / "none").write([rows], context)
 
