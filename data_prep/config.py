@@ -56,6 +56,13 @@ class PrepareConfig(Config):
         None,
         description="Of split timestamps, in the data's unit: train < first <= validation < second <= test.",
     )
+    gate_share: float = Field(
+        0.2,
+        ge=0,
+        lt=1,
+        description="Share of the validation users whose rows, up to a million, are set aside for promote; 0: none.",
+    )
+    seed: int = Field(0, ge=0, description="Seed of the choice of these users; they change with nothing else.")
     max_history: int = Field(10, ge=1, le=1_000, description="Most recent items kept of a history.")
     rows_per_shard: int = Field(
         2_000, ge=1, description="Rows per Parquet shard, about: a user's rows are never split over two shards."

@@ -16,10 +16,9 @@ from data_prep.catalogue import build_catalogue
 from data_prep.config import READERS, SYNTHETIC, PrepareConfig
 from data_prep.log import build_log, interacted
 from data_prep.readers.rawfiles import RawTable, Reader
-from data_prep.schema import SPLITS
 from data_prep.sequences import select_rows
 from data_prep.shards import write_items, write_sequences
-from data_prep.splits import TRAIN, check_cut_points, split_rows
+from data_prep.splits import NAMES, TRAIN, check_cut_points, set_gate_aside, split_rows
 from data_prep.yardsticks import measure_yardsticks, yardstick_table
 
 
@@ -43,6 +42,7 @@ def prepare(config: PrepareConfig) -> Path:
     say(f"prepare: {len(log.user):,} interactions, {len(catalogue.ids):,} items kept")
     rows = select_rows(log, config.rows)
     splits = split_rows(config.split, rows, log.timestamp[rows.target], config.cut_points)
+    splits = set_gate_aside(splits, log.user[rows.target], log.user_ids, config.gate_share, config.seed)
     train_count = np.bincount(log.item[rows.target[splits == TRAIN]], minlength=len(catalogue.ids))
     with output_directory(
         config.output, verb="prepare", config=config, inputs=inputs, overwrite=config.overwrite
@@ -50,7 +50,7 @@ def prepare(config: PrepareConfig) -> Path:
         write_items(draft.path, catalogue.ids, catalogue.titles, train_count)
         say(f"prepare: writing {len(splits):,} rows")
         write_sequences(draft.path, log, rows, splits, config.max_history, config.rows_per_shard)
-        split_counts = dict(zip(SPLITS, np.bincount(splits).tolist(), strict=True))
+        split_counts = dict(zip(NAMES, np.bincount(splits, minlength=len(NAMES)).tolist(), strict=True))
         idle = len(catalogue.ids) - len(np.unique(log.item))
         draft.counts.update({"items": len(catalogue.ids), "items_without_interaction": idle} | split_counts)
         draft.counts.update(log_counts | catalogue.counts)
@@ -109,7 +109,7 @@ LEFT_OUT = (
 
 def summary(counts: dict[str, int], output: Path) -> str:
     """One line for the user: what there is, what was left out and why, and how many items nobody chose."""
-    sizes = ", ".join(f"{counts[name]:,} {name}" for name in ("items", "users", "interactions", *SPLITS))
+    sizes = ", ".join(f"{counts[name]:,} {name}" for name in ("items", "users", "interactions", *NAMES))
     left_out = ", ".join(f"{counts[name]:,} {name.replace('_', ' ')}" for name in LEFT_OUT if counts.get(name))
     idle = counts["items_without_interaction"]
     advice = f"; {idle:,} items have no interaction, --catalogue interacted leaves them out" if idle else ""

@@ -5,6 +5,7 @@ A data set directory (verb ``prepare``)::
     items.parquet                                    one row per catalogue item, in item_index order (ITEMS)
     sequences/{train,validation,test}/part-*.parquet one row per (history, target) (SEQUENCES); rows of one user stand
                                                      together and in order
+    sequences/gate/part-*.parquet                    the same, of the validation users whose rows ``promote`` alone sees
     manifest.json
 
 A label directory (verb ``label``)::
@@ -20,7 +21,7 @@ A student directory (verb ``train``)::
     model.onnx, items.parquet                        all that is needed to answer, without the teacher's width: float32
                                                      logits [B, N] from histories [B, L], int64, padded on the left
     config.json, model.safetensors                   the same student for torch
-    validation.parquet                               where it ranks the true item of every validation row (RANKS)
+    gate.parquet                                     where it ranks the true item of every gate row (RANKS), if any
     curve.json                                       loss and validation metrics of every evaluated epoch
     manifest.json
 
@@ -28,12 +29,13 @@ N is the number of items; the padding index of histories is N.
 """
 
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 import pyarrow as pa
 
-Split = Literal["train", "validation", "test"]
-SPLITS: tuple[Split, ...] = get_args(Split)
+Split = Literal["train", "validation", "test", "gate"]
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+"""Those that every data set has. The gate is read by the finished student alone, and by nothing that chooses one."""
 
 ScoreKind = Literal["distance", "cosine", "logprob"]
 """Meaning of teacher scores: ``distance`` is L2, smaller is better; ``cosine`` lies in [-1, 1], larger is better;
@@ -44,7 +46,7 @@ EMBEDDINGS_FILE = "item_embeddings.safetensors"
 EMBEDDINGS_TENSOR = "embeddings"
 STUDENT_CONFIG_FILE = "config.json"
 STUDENT_WEIGHTS_FILE = "model.safetensors"
-RANKS_FILE = "validation.parquet"
+RANKS_FILE = "gate.parquet"
 
 ITEMS = pa.schema(
     [

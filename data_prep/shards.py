@@ -8,9 +8,9 @@ import pyarrow as pa
 
 from cluster.files import write_parquet
 from data_prep.log import Ints, Log
-from data_prep.schema import ITEMS, ITEMS_FILE, SPLITS, shard_name
+from data_prep.schema import ITEMS, ITEMS_FILE, shard_name
 from data_prep.sequences import Rows, sequence_table
-from data_prep.splits import Splits
+from data_prep.splits import NAMES, Splits
 
 
 def write_items(directory: Path, item_ids: Sequence[str], titles: Sequence[str], train_count: Ints) -> None:
@@ -29,9 +29,9 @@ def write_shards(table: pa.Table, folder: Path, rows_per_shard: int) -> None:
 def write_sequences(
     directory: Path, log: Log, rows: Rows, splits: Splits, max_history: int, rows_per_shard: int
 ) -> None:
-    """Write the shards of every split; only one shard's rows are built at a time."""
-    for split, name in enumerate(SPLITS):
-        folder = directory / "sequences" / name
+    """Write the shards of every split that has rows; only one shard's rows are built at a time."""
+    for split in np.unique(splits):
+        folder = directory / "sequences" / NAMES[split]
         row_ids = np.flatnonzero(splits == split)
         cuts = shard_starts(rows.first[row_ids], rows_per_shard)[1:]
         for number, shard in enumerate(np.split(row_ids, cuts)):

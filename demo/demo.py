@@ -21,6 +21,7 @@ from demo.config import DemoConfig
 from demo.figures import Figures, render, student_figures, teacher_figures, yardstick_figures
 from demo.pipeline import Pipeline, plan
 from demo.report import REPORT_FILE, write_report
+from model_registry.champion import CHALLENGER, CHAMPION
 from model_registry.config import PromoteConfig, RecommendConfig
 from model_registry.promote import promote
 from model_registry.recommend import RECOMMENDATIONS_FILE, recommend
@@ -69,10 +70,7 @@ def demo(config: DemoConfig) -> Path:
         with _stage("promote and recommend", seconds):
             lines = _figures(pipeline)
             _register_best(config, pipeline, lines)
-            promote(
-                PromoteConfig(name=config.register_as, output=config.output / "promotion", tracking=config.tracking)
-            )
-            answer = _recommend(config, pipeline)
+            answer = _recommend(config, pipeline, _promoted(config, pipeline))
     first = next(iter(pipeline.students.values()))[0]
     how = protocol(first.filter_history, read_manifest(first.dataset, "prepare").config)
     with output_directory(
@@ -158,15 +156,24 @@ def _register_best(config: DemoConfig, pipeline: Pipeline, lines: list[Figures])
         register_student(Tracker(config.tracking), chosen, config.register_as)
 
 
-def _recommend(config: DemoConfig, pipeline: Pipeline) -> list[str]:
-    """The champion's titles for the first test row with some history."""
+def _promoted(config: DemoConfig, pipeline: Pipeline) -> str:
+    """The alias that recommends: of the champion, or of the newest version where no rows are set aside for promote."""
+    if not read_manifest(pipeline.prepare.output).counts.get("gate"):
+        say("nothing is promoted: the data set sets no rows aside for it (prepare --gate-share)")
+        return CHALLENGER
+    promote(PromoteConfig(name=config.register_as, output=config.output / "promotion", tracking=config.tracking))
+    return CHAMPION
+
+
+def _recommend(config: DemoConfig, pipeline: Pipeline, alias: str) -> list[str]:
+    """The titles of the version with this alias for the first test row with some history."""
     rows = pq.read_table(sequence_files(pipeline.prepare.output, "test")[0], columns=["history"])["history"].to_pylist()
     history = next((row for row in rows if len(row) >= SHORTEST_SHOWN_HISTORY), rows[0])
     titles = read_titles(pipeline.prepare.output)
     shown = tuple(titles[item] for item in history)
     output = recommend(
         RecommendConfig(
-            model=f"models:/{config.register_as}@champion",
+            model=f"models:/{config.register_as}@{alias}",
             history=shown,
             k=SHOWN_TITLES,
             output=config.output / "recommendations",
@@ -175,7 +182,7 @@ def _recommend(config: DemoConfig, pipeline: Pipeline) -> list[str]:
     )
     answer = pq.read_table(output / RECOMMENDATIONS_FILE).to_pylist()
     return [
-        f"Champion models:/{config.register_as}@champion, after the history (oldest first):",
+        f"{alias.capitalize()} models:/{config.register_as}@{alias}, after the history (oldest first):",
         *(f"    {title}" for title in shown),
         "recommends:",
         *(f"{line['rank']:>4}  {line['title']}  ({line['score']:.3f})" for line in answer),

@@ -21,12 +21,12 @@ class RegisterConfig(Config):
 
 
 class PromoteConfig(Config):
-    """Make a registered student the champion if it is surely better on validation than the present one."""
+    """Make a registered student the champion if it is surely better on rows that no selection saw."""
 
     name: ModelName = Field("dllm2rec-student", description="Registered model.")
     version: int | None = Field(None, ge=1, description="Version to promote; none takes the newest.")
     confidence: float = Field(
-        0.95, gt=0.5, lt=1, description="How sure to be that validation NDCG@20 is larger (one-sided bootstrap)."
+        0.95, gt=0.5, lt=1, description="How sure to be that NDCG@20 on gate rows is larger (one-sided bootstrap)."
     )
     across_datasets: bool = Field(False, description="Compare with a champion measured on another data set.")
     max_latency_ms: float | None = Field(

@@ -1,4 +1,8 @@
-"""Whether one student is surely better than another: a bootstrap of the difference in validation NDCG@20."""
+"""Whether one student is surely better than another: a bootstrap of the difference in NDCG@20 on gate rows.
+
+No early stopping, search or choice has seen these rows: on rows that have, the best of many equal students looks surely
+better than any one of them.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,14 +19,14 @@ REPLICATES = 10_000
 
 
 @dataclass(frozen=True)
-class Validation:
-    """NDCG@20 of every validation row [S], in the order of ``row_id`` [S]."""
+class GateRows:
+    """NDCG@20 of every gate row [S], in the order of ``row_id`` [S]."""
 
     row_id: NDArray[np.int64]
     ndcg: NDArray[np.float64]
 
     @classmethod
-    def read(cls, file: Path) -> "Validation":
+    def read(cls, file: Path) -> "GateRows":
         """From the ranks of a student directory (schema RANKS).
 
         Raises:
@@ -37,11 +41,11 @@ class Validation:
 
     @property
     def mean(self) -> float:
-        """Validation NDCG@20."""
+        """NDCG@20."""
         return float(self.ndcg.mean())
 
 
-def least_gain(candidate: Validation, champion: Validation, confidence: float, paired: bool = True) -> float:
+def least_gain(candidate: GateRows, champion: GateRows, confidence: float, paired: bool = True) -> float:
     """Lower end of the one-sided bootstrap interval of the candidate's gain in mean NDCG@20.
 
     Paired, rows are drawn together for both (Efron & Tibshirani 1993, chapter 8), so that what is hard for both cancels
@@ -56,7 +60,7 @@ def least_gain(candidate: Validation, champion: Validation, confidence: float, p
     elif np.array_equal(candidate.row_id, champion.row_id):
         draws = _means(candidate.ndcg - champion.ndcg, generator)
     else:
-        raise ModelError("the two versions were validated on different rows: train both on the same data set")
+        raise ModelError("the two versions hold the ranks of different gate rows: train both on the same data set")
     return float(np.quantile(draws, 1 - confidence))
 
 

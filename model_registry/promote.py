@@ -15,14 +15,19 @@ from cluster.tracking import Tracker
 from data_prep.schema import RANKS_FILE
 from model_registry.champion import CHAMPION, roll_back, set_champion
 from model_registry.config import PromoteConfig, RollbackConfig
-from model_registry.gate import Validation, least_gain
+from model_registry.gate import GateRows, least_gain
 from model_registry.latency import request_latency
 from model_registry.versions import ModelVersion, Registry
 from student_serve.recommender import Recommender
 
-METRIC = "validation_ndcg@20"
+METRIC = "gate_ndcg@20"
 DATASET_TAG = "fingerprint.dataset"
 DECISION_FILE = "decision.json"
+NO_GATE_ROWS = (
+    "its data set keeps no rows from its selection: run `dllm2rec prepare --gate-share 0.2`, then label, train and "
+    "register again"
+)
+NOT_COMPARABLE = f"nothing can be compared with it: delete its alias {CHAMPION} in MLflow to make room for a first one"
 
 
 @dataclass(frozen=True)
@@ -50,7 +55,7 @@ def promote(config: PromoteConfig) -> Path:
     """Compare a version with the champion, move the alias if it passes the gate, and write the decision.
 
     Raises:
-        ModelError: there is no such model or version, or a version holds no validation ranks.
+        ModelError: there is no such model or version, or a version was trained without gate rows.
         ConfigError: the tracking server does not answer.
         OutputError: the output directory holds something else.
     """
@@ -73,9 +78,9 @@ def decide(
     """Promote a first candidate, or one that is surely better on the champion's data set, if it keeps the limits.
 
     Raises:
-        ModelError: a version holds no validation ranks, or files of the candidate are missing.
+        ModelError: a version was trained without gate rows, or files of the candidate are missing.
     """
-    new = _validation(registry, candidate)
+    new = _gate_rows(registry, candidate)
     decision = Decision(candidate.name, candidate.version, new.mean)
     if champion and champion.version == candidate.version:
         return decision.because(False, f"is the {CHAMPION} already ({METRIC} {new.mean:.4f})")
@@ -83,12 +88,12 @@ def decide(
         decision = decision.because(True, f"is the first {CHAMPION} ({METRIC} {new.mean:.4f})")
     else:
         same = candidate.tags.get(DATASET_TAG) == champion.tags.get(DATASET_TAG)
-        decision = _compared(decision, new, champion, _validation(registry, champion), config, same)
+        decision = _compared(decision, new, champion, _gate_rows(registry, champion, NOT_COMPARABLE), config, same)
     return _limited(registry, candidate, decision, config) if decision.promoted else decision
 
 
 def _compared(
-    decision: Decision, new: Validation, champion: ModelVersion, old: Validation, config: PromoteConfig, same: bool
+    decision: Decision, new: GateRows, champion: ModelVersion, old: GateRows, config: PromoteConfig, same: bool
 ) -> Decision:
     figures = f"{METRIC} {new.mean:.4f} against {old.mean:.4f} of {CHAMPION} version {champion.version}"
     decision = replace(decision, champion=champion.version, champion_ndcg=old.mean)
@@ -119,9 +124,9 @@ def _limited(registry: Registry, candidate: ModelVersion, decision: Decision, co
     return decision
 
 
-def _validation(registry: Registry, model: ModelVersion) -> Validation:
+def _gate_rows(registry: Registry, model: ModelVersion, advice: str = NO_GATE_ROWS) -> GateRows:
     with tempfile.TemporaryDirectory(prefix="dllm2rec-promote-") as folder:
-        return Validation.read(registry.fetch_file(model, RANKS_FILE, Path(folder)))
+        return GateRows.read(registry.fetch_file(model, RANKS_FILE, Path(folder), advice))
 
 
 def rollback(config: RollbackConfig) -> Path:

@@ -11,6 +11,7 @@ from cluster.tracking import MlflowException, Tracker, mlflow
 from model_registry.stored_model import SIGNATURE, store
 from student_serve.recommender import ITEMS_FILE, MODEL_FILE, STUDENT_ARTIFACT
 
+AGAIN = "train and register it again"
 _MODEL_URI = re.compile(r"models:/(?P<name>[^/@]+)(@(?P<alias>[\w\-]+)|/(?P<version>[1-9]\d*))")
 
 
@@ -118,7 +119,7 @@ class Registry:
         try:
             signature = mlflow.models.Model.load(path).signature
         except (MlflowException, OSError) as error:
-            raise ModelError(f"{model} holds no readable MLmodel: train and register it again") from error
+            raise ModelError(f"{model} holds no readable MLmodel: {AGAIN}") from error
         if signature != SIGNATURE:
             raise ModelError(f"{model} is another kind of model: its signature differs; register a student again")
         student = path / "artifacts" / STUDENT_ARTIFACT
@@ -127,15 +128,15 @@ class Registry:
                 raise ModelError(f"{model} is missing the file {file}: register the student again")
         return student
 
-    def fetch_file(self, model: ModelVersion, file: str, folder: Path) -> Path:
+    def fetch_file(self, model: ModelVersion, file: str, folder: Path, advice: str) -> Path:
         """Download one file of a student into ``folder``.
 
         Raises:
-            ModelError: it is not there.
+            ModelError: it is not there; ends with the advice.
         """
-        return self._download(model, f"/artifacts/{STUDENT_ARTIFACT}/{file}", folder)
+        return self._download(model, f"/artifacts/{STUDENT_ARTIFACT}/{file}", folder, advice)
 
-    def _download(self, model: ModelVersion, file: str, folder: Path) -> Path:
+    def _download(self, model: ModelVersion, file: str, folder: Path, advice: str = AGAIN) -> Path:
         with self._tracker.client():
             try:
                 uri = f"models:/{model.name}/{model.version}{file}"
@@ -145,4 +146,4 @@ class Registry:
                 return path
             except (MlflowException, OSError) as error:
                 missing = Path(file).name or "files"
-                raise ModelError(f"{model} holds no {missing}: train and register it again") from error
+                raise ModelError(f"{model} holds no {missing}: {advice}") from error

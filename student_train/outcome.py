@@ -73,9 +73,12 @@ def _test_rows(config: TrainConfig, data: TrainingData, padding: int) -> Rows:
     return rows
 
 
-def validation_ranks(config: TrainConfig, data: TrainingData, student: Student) -> pa.Table:
-    """Where the student ranks the true item of every validation row (schema RANKS); a collective call."""
-    device, rows = next(student.parameters()).device, data.validation
+def gate_ranks(config: TrainConfig, data: TrainingData, student: Student) -> pa.Table | None:
+    """Where the student ranks the true item of every gate row (schema RANKS), if any; a collective call."""
+    if not read_manifest(config.dataset).counts.get("gate"):
+        return None
+    length, padding, device = config.model.max_length, student.n_items, next(student.parameters()).device
+    rows = read_rows(config.dataset, "gate", length, padding, data.rank, data.world_size, allow_empty=True)
     rank_S, _ = ranks_of_targets(student, rows, device, config.filter_history)
     row_id, rank = all_of_workers(torch.stack([rows.row_id.cpu(), rank_S], dim=1)).T.numpy()
     return pa.table([row_id, rank.astype("int32")], schema=RANKS)
@@ -87,11 +90,12 @@ def write_student(
     student: Student,
     state: TrainerState,
     outcome: dict[str, Any],
-    ranks: pa.Table,
+    ranks: pa.Table | None,
 ) -> None:
-    """Write the exported student, its validation ranks, its learning curve and its figures into ``directory``."""
+    """Write the exported student, its ranks of the gate rows, its learning curve and its figures into ``directory``."""
     export_student(directory, student, config.model, config.dataset / ITEMS_FILE)
-    pq.write_table(ranks, directory / RANKS_FILE)
+    if ranks is not None:
+        pq.write_table(ranks, directory / RANKS_FILE)
     (directory / CURVE_FILE).write_text(json.dumps(state.history, indent=1) + "\n")
     (directory / RESULT_FILE).write_text(json.dumps(outcome, indent=1) + "\n")
 

@@ -13,7 +13,9 @@ from torch import Tensor
 
 from cluster.errors import StaleInputError
 from cluster.files import parquet_file, read_parquet
-from data_prep.schema import Split, sequence_files
+from data_prep.schema import SEQUENCES, Split, sequence_files
+
+COLUMNS = pa.schema([SEQUENCES.field(name) for name in ("row_id", "history", "target")])
 
 Change = Callable[[Tensor], Tensor]
 
@@ -83,6 +85,7 @@ def read_rows(
     rank: int = 0,
     world_size: int = 1,
     without: Tensor | None = None,
+    allow_empty: bool = False,
 ) -> Rows:
     """Read this worker's contiguous slice of a split, opening only the shards it overlaps.
 
@@ -94,6 +97,7 @@ def read_rows(
         rank: this worker.
         world_size: number of workers.
         without: ids of rows to leave out; the others are shared out evenly.
+        allow_empty: whether a worker may get no rows.
 
     Raises:
         StaleInputError: a split has fewer rows than there are workers.
@@ -102,14 +106,14 @@ def read_rows(
     left_out = np.empty(0, np.int64) if without is None else np.sort(without.numpy())
     counts = [_kept(file, left_out) for file in files]
     total = sum(counts)
-    if total < world_size:
+    if total < world_size and not allow_empty:
         raise StaleInputError(f"{dataset}: split {split} has {total} rows for {world_size} workers: use fewer workers")
     first, last = total * rank // world_size, total * (rank + 1) // world_size
-    parts, start = [], 0
+    parts, start = [COLUMNS.empty_table()], 0
     for file, count in zip(files, counts, strict=True):
         low, high = max(first - start, 0), min(last - start, count)
         if low < high:
-            rows = read_parquet(file, ["row_id", "history", "target"])
+            rows = read_parquet(file, COLUMNS.names)
             if len(left_out):
                 rows = rows.filter(pc.invert(pc.is_in(rows["row_id"], pa.array(left_out))))
             parts.append(rows.slice(low, high - low))

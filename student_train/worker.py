@@ -21,7 +21,7 @@ from data_prep.yardsticks import yardsticks
 from student_train.config import TrainConfig
 from student_train.labels import failed_rows, read_labels
 from student_train.loop import TrainerState, TrainingData, fit
-from student_train.outcome import RESULT_FILE, measure, progress_text, validation_ranks, write_student
+from student_train.outcome import RESULT_FILE, gate_ranks, measure, progress_text, write_student
 from student_train.rows import read_rows
 
 
@@ -92,7 +92,7 @@ def train_student(
     if rank == 0 and state.epoch < config.epochs:
         report(config.output.name, state.epoch, config.epochs, "epochs", progress_text(state), finished=True)
     outcome = measure(config, data, student, state)
-    ranks = validation_ranks(config, data, student)
+    ranks = gate_ranks(config, data, student)
     if rank == 0:
         write_student(output, config, student, state, outcome, ranks)
 

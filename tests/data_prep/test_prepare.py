@@ -11,7 +11,8 @@ from cluster.errors import ConfigError, DataError, OutputError, UserError
 from cluster.storage import MANIFEST_FILE, read_manifest
 from data_prep.config import PrepareConfig, SyntheticConfig
 from data_prep.prepare import prepare
-from data_prep.schema import ITEMS, SEQUENCES, SPLITS, sequence_files
+from data_prep.schema import ITEMS, SEQUENCES, sequence_files
+from data_prep.splits import NAMES
 from dllm2rec import main
 
 HEADER = "user_id,item_id,timestamp"
@@ -42,11 +43,16 @@ def read(directory, split):
 def test_data_set(config, capsys):
     directory = prepare(config(rows_per_shard=3, max_history=2))
     items = pq.read_table(directory / "items.parquet")
-    splits = {split: read(directory, split) for split in SPLITS}
+    splits = {split: read(directory, split) for split in NAMES}
     assert items.schema == ITEMS
     assert all(table.schema == SEQUENCES for table in splits.values())
     assert items["title"].to_pylist() == [f"Title & {item}" for item in range(7)]
-    assert {split: table.num_rows for split, table in splits.items()} == {"train": 12, "validation": 2, "test": 2}
+    assert {split: table.num_rows for split, table in splits.items()} == {
+        "train": 12,
+        "validation": 1,
+        "test": 2,
+        "gate": 1,
+    }
     row_ids = [row_id for table in splits.values() for row_id in table["row_id"].to_pylist()]
     assert sorted(row_ids) == list(range(16))
     targets = splits["train"]["target"].to_pylist()
@@ -59,7 +65,7 @@ def test_data_set(config, capsys):
     counts = read_manifest(directory, "prepare").counts
     assert (counts["items"], counts["users"], counts["interactions"], counts["train"]) == (7, 4, 20, 12)
     said = capsys.readouterr().out
-    assert "7 items, 4 users, 20 interactions, 12 train, 2 validation, 2 test" in said
+    assert "7 items, 4 users, 20 interactions, 12 train, 1 validation, 2 test, 1 gate" in said
     assert re.search(r"^to beat +split +HR@5 .*\npopularity +validation +[01]\.\d{4}", said, re.MULTILINE)
     metrics = read_manifest(directory).metrics
     assert len(metrics) == 3 * 2 * 8
@@ -68,7 +74,7 @@ def test_data_set(config, capsys):
 
 def test_users_stand_together_and_in_order_in_each_split(config):
     directory = prepare(config(log=(HEADER, *reversed(LOG))))
-    for split in SPLITS:
+    for split in NAMES:
         rows = read(directory, split).to_pylist()
         places = [(row["user_id"], row["position"]) for row in rows]
         order = list(dict.fromkeys(user for user, _ in places))
@@ -79,7 +85,7 @@ def test_row_ids_do_not_depend_on_the_split(config):
     found = []
     for settings in ({}, {"split": "leave-one-out"}, {"split": "timestamps", "cut_points": (25, 35)}):
         directory = prepare(config(overwrite=True, **settings))
-        rows = [row for split in SPLITS for row in read(directory, split).to_pylist()]
+        rows = [row for split in NAMES for row in read(directory, split).to_pylist()]
         found.append(sorted((row["row_id"], row["user_id"], row["position"]) for row in rows))
     assert found[0] == found[1] == found[2]
 

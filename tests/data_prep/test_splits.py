@@ -1,11 +1,22 @@
 """Split rules."""
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from cluster.errors import ConfigError, DataError
 from data_prep.sequences import Rows
-from data_prep.splits import by_timestamps, chronological, leave_one_out, split_rows
+from data_prep.splits import (
+    GATE,
+    TEST,
+    TRAIN,
+    VALIDATION,
+    by_timestamps,
+    chronological,
+    leave_one_out,
+    set_gate_aside,
+    split_rows,
+)
 
 
 def test_chronological_cuts_sorted_rows_8_1_1():
@@ -57,3 +68,43 @@ def test_no_rows_at_all():
 def test_cut_points_missing_or_out_of_order(cut_points):
     with pytest.raises(ConfigError, match="cut-points"):
         split_rows("timestamps", rows(5), np.arange(5.0), cut_points)
+
+
+VALIDATED = np.array([TRAIN, VALIDATION, VALIDATION, TEST] * 500, dtype=np.int8)
+USERS = np.repeat(np.arange(1000), 2)  # each has two rows, so every second one is validated
+
+
+def ids(count: int) -> pa.Array:
+    return pa.array([f"u{n}" for n in range(count)])
+
+
+def test_the_gate_takes_whole_users_and_nothing_but_validation_rows() -> None:
+    gate = set_gate_aside(VALIDATED, USERS, ids(1000), 0.2, seed=0)
+    assert set(VALIDATED[gate == GATE]) == {VALIDATION}
+    assert (gate[gate != GATE] == VALIDATED[gate != GATE]).all()
+    assert not set(USERS[gate == GATE]) & set(USERS[gate == VALIDATION])
+    assert 0.15 < (gate == GATE).sum() / (VALIDATED == VALIDATION).sum() < 0.25
+
+
+def test_a_user_is_in_the_gate_whatever_data_comes_later() -> None:
+    before = set(USERS[:1000][set_gate_aside(VALIDATED[:1000], USERS[:1000], ids(500), 0.2, seed=0) == GATE])
+    after = set(USERS[set_gate_aside(VALIDATED, USERS, ids(1000), 0.2, seed=0) == GATE])
+    assert before == {user for user in after if user < 500}
+    assert before != set(USERS[set_gate_aside(VALIDATED, USERS, ids(1000), 0.2, seed=1) == GATE])
+
+
+def test_without_a_share_or_with_one_user_nothing_is_set_aside() -> None:
+    assert (set_gate_aside(VALIDATED, USERS, ids(1000), 0, seed=0) == VALIDATED).all()
+    alone = np.zeros(len(VALIDATED), dtype=np.int64)
+    assert (set_gate_aside(VALIDATED, alone, ids(1), 0.2, seed=0) == VALIDATED).all()
+
+
+def test_of_two_users_one_is_set_aside_and_one_is_not() -> None:
+    splits, users = np.full(4, VALIDATION, dtype=np.int8), np.array([0, 0, 1, 1])
+    assert (set_gate_aside(splits, users, ids(2), 0.01, seed=0) == GATE).sum() == 2
+    assert (set_gate_aside(splits, users, ids(2), 0.99, seed=0) == GATE).sum() == 2
+
+
+def test_a_large_gate_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("data_prep.splits.MOST_GATE_ROWS", 40)
+    assert (set_gate_aside(VALIDATED, USERS, ids(1000), 0.2, seed=0) == GATE).sum() == 40

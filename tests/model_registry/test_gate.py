@@ -11,11 +11,11 @@ import torch
 from cluster.errors import ModelError
 from data_prep.metrics import METRICS, gains
 from data_prep.schema import RANKS
-from model_registry.gate import Validation, least_gain
+from model_registry.gate import GateRows, least_gain
 
 
-def validation(ndcg: np.ndarray) -> Validation:
-    return Validation(np.arange(len(ndcg)), ndcg)
+def gate_rows(ndcg: np.ndarray) -> GateRows:
+    return GateRows(np.arange(len(ndcg)), ndcg)
 
 
 def random_gains(rows: int, seed: int) -> np.ndarray:
@@ -26,7 +26,7 @@ def random_gains(rows: int, seed: int) -> np.ndarray:
 def test_the_figures_are_those_of_the_evaluation(tmp_path: Path) -> None:
     ranks = np.array([3, 1, 20, 21, 400], dtype=np.int32)
     pq.write_table(pa.table([[9, 8, 7, 6, 5], ranks], schema=RANKS), tmp_path / "ranks.parquet")
-    read = Validation.read(tmp_path / "ranks.parquet")
+    read = GateRows.read(tmp_path / "ranks.parquet")
     expected = gains(torch.from_numpy(ranks))[:, METRICS.index("ndcg@20")]
     assert read.row_id.tolist() == [5, 6, 7, 8, 9]
     assert read.ndcg.tolist() == pytest.approx(expected.flip(0).tolist())
@@ -42,27 +42,46 @@ def test_the_bound_is_that_of_resampled_rows(paired: bool) -> None:
         first, second = generator.integers(400, size=(2, 400))
         draws.append(new[first].mean() - old[first if paired else second].mean())
     expected = np.quantile(draws, 0.05)
-    assert least_gain(validation(new), validation(old), 0.95, paired) == pytest.approx(
-        expected, abs=0.15 * np.std(draws)
-    )
+    assert least_gain(gate_rows(new), gate_rows(old), 0.95, paired) == pytest.approx(expected, abs=0.15 * np.std(draws))
 
 
 def test_pairs_find_a_small_gain_that_separate_draws_do_not() -> None:
     old = random_gains(500, 0)
     new = old.copy()
     new[:12] = 1.0
-    assert least_gain(validation(new), validation(old), 0.95) > 0
-    assert least_gain(validation(new), validation(old), 0.95, paired=False) < 0
+    assert least_gain(gate_rows(new), gate_rows(old), 0.95) > 0
+    assert least_gain(gate_rows(new), gate_rows(old), 0.95, paired=False) < 0
 
 
 def test_more_confidence_promises_less_and_equals_gain_nothing() -> None:
     old, new = random_gains(300, 0), random_gains(300, 1)
-    bounds = [least_gain(validation(new), validation(old), confidence) for confidence in (0.6, 0.9, 0.99)]
+    bounds = [least_gain(gate_rows(new), gate_rows(old), confidence) for confidence in (0.6, 0.9, 0.99)]
     assert bounds == sorted(bounds, reverse=True)
-    assert least_gain(validation(old), validation(old), 0.95) == 0
+    assert least_gain(gate_rows(old), gate_rows(old), 0.95) == 0
 
 
 def test_other_rows_cannot_be_paired() -> None:
     ndcg = random_gains(10, 0)
-    with pytest.raises(ModelError, match="different rows"):
-        least_gain(Validation(np.arange(1, 11), ndcg), validation(ndcg), 0.95)
+    with pytest.raises(ModelError, match="different gate rows"):
+        least_gain(GateRows(np.arange(1, 11), ndcg), gate_rows(ndcg), 0.95)
+
+
+def passes(selection: int, gate: int, candidates: int, generator: np.random.Generator) -> tuple[bool, bool]:
+    """Whether the best of equal candidates passes the gate: on the rows that it was chosen by, and on others."""
+    rows = np.arange(selection + gate)
+    difficulty = generator.uniform(size=rows.shape)
+    hits = generator.uniform(size=(candidates + 1, len(rows))) < 0.3 * difficulty
+    ndcg = hits / np.log2(generator.integers(2, 22, size=hits.shape))
+    champion, others = ndcg[0], ndcg[1:]
+    best = others[others[:, :selection].mean(1).argmax()]
+    return tuple(
+        least_gain(GateRows(rows[part], best[part]), GateRows(rows[part], champion[part]), 0.95) > 0
+        for part in (slice(selection), slice(selection, None))
+    )
+
+
+def test_the_best_of_many_equal_students_passes_no_more_often_than_any_one() -> None:
+    generator, times = np.random.default_rng(0), 200
+    on_its_own_rows, on_gate_rows = np.mean([passes(800, 200, 100, generator) for _ in range(times)], axis=0)
+    assert on_its_own_rows > 0.5
+    assert on_gate_rows < 0.05 + 2 * np.sqrt(0.05 * 0.95 / times)

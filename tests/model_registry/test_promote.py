@@ -59,7 +59,7 @@ def test_aliases_follow_what_is_surely_better_and_back(tracking, put, tmp_path, 
     decision = json.loads((tmp_path / "promotion" / "decision.json").read_text())
     assert (decision["candidate"], decision["champion"], decision["promoted"]) == (3, 1, True)
     assert decision["least_gain"] > 0.5
-    assert read_manifest(tmp_path / "promotion", "promote").metrics["validation_ndcg@20"] == decision["candidate_ndcg"]
+    assert read_manifest(tmp_path / "promotion", "promote").metrics["gate_ndcg@20"] == decision["candidate_ndcg"]
     put("student", BARELY)
     promote(config)
     promote(config.model_copy(update={"version": 3}))
@@ -69,7 +69,7 @@ def test_aliases_follow_what_is_surely_better_and_back(tracking, put, tmp_path, 
     assert refused.startswith("not promoted: student version 2")
     assert better.startswith("promoted: student version 3 is the new champion")
     assert moved == "champion of student: was version 1, is version 3"
-    assert "not promoted: student version 4 is not surely better: validation_ndcg@20 0.9" in barely
+    assert "not promoted: student version 4 is not surely better: gate_ndcg@20 0.9" in barely
     assert "of champion version 3, a gain of at least +0.0000 with 95% confidence" in barely
     assert "is the champion already" in same
     rollback(back)
@@ -106,9 +106,9 @@ def test_students_of_different_data_sets_are_compared_only_on_request(tracking, 
     assert aliases(tracking, "moved")["champion"] == 2
 
 
-def test_a_version_without_ranks_is_named(tracking, put, tmp_path):
+def test_a_version_without_gate_rows_is_refused(tracking, put, tmp_path):
     put("older", None)
-    with pytest.raises(ModelError, match=r"`older` version 1 holds no .*validation.parquet: train and register"):
+    with pytest.raises(ModelError, match=r"`older` version 1 holds no gate.parquet: .* prepare --gate-share 0.2"):
         promote(PromoteConfig(name="older", tracking=tracking, output=tmp_path / "promotion"))
     assert not (tmp_path / "promotion").exists()
 

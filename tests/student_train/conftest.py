@@ -23,7 +23,7 @@ from data_prep.schema import (
 from data_prep.yardsticks import measure_yardsticks
 
 N_ITEMS = 30
-ROWS = {"train": 240, "validation": 60, "test": 60}
+ROWS = {"train": 240, "validation": 60, "test": 60, "gate": 20}
 STORED_K = 20
 
 
