@@ -71,7 +71,7 @@ def ranks_of_targets(
     for block, scores_BN in scored(student, rows, device, filter_history):
         ranks.append(target_ranks(scores_BN, block.target))
         n_items = scores_BN.shape[1]
-    return torch.cat(ranks).cpu(), n_items
+    return torch.cat(ranks).cpu() if ranks else rows.target[:0].cpu(), n_items
 
 
 @torch.inference_mode()
