@@ -18,6 +18,7 @@ from typing import Any
 
 from pydantic import BaseModel, Field, ValidationError
 
+from cluster.commit import running_commit
 from cluster.config import Config
 from cluster.errors import OutputError, StaleInputError, UserError
 from cluster.files import write_text
@@ -34,6 +35,8 @@ class Manifest(BaseModel):
 
     verb: str
     version: str
+    commit: str = ""
+    """Of the code; empty where nobody knows it."""
     created: datetime
     config: dict[str, Any]
     inputs: dict[str, str]
@@ -139,6 +142,7 @@ def write_manifest(draft: Draft, *, verb: str, config: Config, inputs: dict[str,
     manifest = Manifest(
         verb=verb,
         version=version("dllm2rec"),
+        commit=running_commit(),
         created=datetime.now(UTC),
         config=config.model_dump(mode="json"),
         inputs=inputs or {},
