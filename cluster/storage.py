@@ -111,14 +111,20 @@ def output_directory(
 def _begin(path: Path, verb: str) -> Unfinished:
     """Say whose work the directory is from now on, and clear what is left of an earlier run."""
     before = _unfinished(path)
-    made = _made(path)
-    present = [file.name for file in files_under(path)]
-    kept = before.kept if before else [] if made is None else sorted(set(present) - set(made) - {MANIFEST_FILE})
+    kept = before.kept if before else files_of_others(path)
     path.mkdir(parents=True, exist_ok=True)
     work = Unfinished(verb=verb, kept=kept)
     write_text(path / UNFINISHED_FILE, work.model_dump_json(indent=1) + "\n")
     clear(path, [*kept, UNFINISHED_FILE])
     return work
+
+
+def files_of_others(path: Path) -> list[str]:
+    """Files in a finished directory that its verb did not make; of an unfinished one none are known."""
+    made = read_manifest(path).files if (path / MANIFEST_FILE).is_file() else None
+    if made is None:
+        return []
+    return sorted({file.name for file in files_under(path)} - {*made, MANIFEST_FILE, UNFINISHED_FILE})
 
 
 def clear(path: Path, kept: Sequence[str] = ()) -> None:
@@ -255,8 +261,3 @@ def _digest(file: Path) -> str:
         while block := stream.read(BLOCK_BYTES):
             total.update(block)
     return total.hexdigest()
-
-
-def _made(path: Path) -> list[str] | None:
-    """What the finished run before made in a directory; none if it does not say."""
-    return read_manifest(path).files if (path / MANIFEST_FILE).is_file() else []

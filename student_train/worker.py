@@ -87,7 +87,7 @@ def train_student(
             keep(state, save)
         return True
 
-    start = storage_path(payload["start_from"]) if payload["start_from"] else None
+    start = local_copy(storage_path(payload["start_from"])) if payload["start_from"] else None
     student, state = fit(config, data, on_evaluation, checkpoint or start)
     if rank == 0 and state.epoch < config.epochs:
         report(config.output.name, state.epoch, config.epochs, "epochs", progress_text(state), finished=True)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from cluster.errors import ConfigError, ModelError
+from cluster.files import local_copy
 from cluster.lean_import import lean_import
 from teacher_infer.config import VllmConfig
 from teacher_infer.model_files import is_causal, lora_rank
@@ -71,11 +72,12 @@ class VllmEngine:
             from vllm.lora.request import LoRARequest
 
         rank = lora_rank(config.lora) if config.lora else None
-        self._lora = LoRARequest(config.lora.name or "adapter", 1, str(config.lora)) if config.lora else None
+        adapter_files = str(local_copy(config.lora)) if config.lora else ""
+        self._lora = LoRARequest(config.lora.name or "adapter", 1, adapter_files) if config.lora else None
         if _eager(config, gpu):
             torch.compiler.set_stance("force_eager")  # vLLM compiles parts of its sampler all the same: 40 s on a CPU
         try:
-            self._llm = LLM(**_arguments(model, task, config, rank, gpu))
+            self._llm = LLM(**_arguments(local_copy(model), task, config, rank, gpu))
         except LOAD_ERRORS as error:
             adapter = f" with the adapter {config.lora}" if config.lora else ""
             reason = " ".join(str(error).split())[:300]

@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from cluster.console import say
 from cluster.errors import DataError, StaleInputError
+from cluster.files import local_copy, written, written_directory
 from cluster.storage import Draft, check_made_from, fingerprint, output_directory, read_manifest
 from data_prep.official_rows import Rows, read_official, write_dataset, write_official
 from data_prep.readers.delimited import read_columns
@@ -36,8 +37,8 @@ def import_labels(config: ImportConfig) -> Path:
         OutputError: the output directory holds something else.
     """
     teacher_files = config.teacher_files or config.files
-    items, splits = read_official(config.files, config.trust_pickles)
-    labels = read_labels(teacher_files, len(splits["train"]), items)
+    items, splits = read_official(local_copy(config.files), config.trust_pickles)
+    labels = read_labels(local_copy(teacher_files), len(splits["train"]), items)
     titles = _titles(config.titles, items)
     dropped = _drop_empty_histories(splits, labels)
     target_S = splits["train"]["target"].to_numpy().astype(np.int64)
@@ -83,11 +84,12 @@ def export_labels(config: ExportConfig) -> Path:
     with output_directory(
         config.output, verb="export-labels", config=config, inputs=inputs, overwrite=config.overwrite
     ) as draft:
-        write_official(config.dataset, draft.path)
-        write_labels(config.labels, dataset.counts["train"], load_file(embeddings)[EMBEDDINGS_TENSOR], draft.path)
-        titles = read_titles(config.dataset)
-        with (draft.path / TITLES_FILE).open("w", newline="", encoding="utf-8") as stream:
-            csv.writer(stream).writerows([["item_id", "title"], *enumerate(titles)])
+        titles, values = read_titles(config.dataset), load_file(local_copy(embeddings))[EMBEDDINGS_TENSOR]
+        with written_directory(draft.path) as directory:
+            write_official(config.dataset, directory)
+            write_labels(config.labels, dataset.counts["train"], values, directory)
+            with (directory / TITLES_FILE).open("w", newline="", encoding="utf-8") as stream:
+                csv.writer(stream).writerows([["item_id", "title"], *enumerate(titles)])
         draft.counts |= {"items": len(titles)} | {split: dataset.counts[split] for split in SPLITS}
     say(f"{config.output}: {dataset.counts['train']:,} train rows, {len(titles):,} items")
     return config.output
@@ -119,7 +121,8 @@ def _drop_empty_histories(splits: Rows, labels: OfficialLabels) -> int:
 
 
 def _write_labels(target_S: np.ndarray, labels: OfficialLabels, directory: Draft, rows_per_shard: int) -> None:
-    save_file({EMBEDDINGS_TENSOR: labels.embeddings}, directory.path / EMBEDDINGS_FILE)
+    with written(directory.path / EMBEDDINGS_FILE) as aside:
+        save_file({EMBEDDINGS_TENSOR: labels.embeddings}, aside)
     found = labels.items == target_S[:, None]
     place = np.where(found.any(1), found.argmax(1), labels.items.shape[1] - 1)
     columns = {

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cluster.errors import ConfigError, StaleInputError
+from cluster.paths import storage_path
 from cluster.storage import MANIFEST_FILE, Manifest, check_made_from, fingerprint, read_manifest
 from teacher_infer.config import GENERATING
 from teacher_infer.model_files import is_causal
@@ -33,7 +34,7 @@ def locate_teacher(teacher: str, ranking: str, dataset: Path, dataset_manifest: 
             that its adapter goes on is gone or another one.
         ModelError: its config.json is damaged.
     """
-    directory = _minilm() if teacher == MINILM else Path(teacher)
+    directory = _minilm() if teacher == MINILM else _path(teacher)
     if not is_causal(directory) and ranking in GENERATING:
         raise ConfigError(f"--teacher {teacher} is no causal language model and generates nothing: add --ranking embed")
     if (directory / MANIFEST_FILE).is_file():
@@ -49,8 +50,15 @@ def locate_teacher(teacher: str, ranking: str, dataset: Path, dataset_manifest: 
     return Located(directory)
 
 
+def _path(text: str) -> Path:
+    try:
+        return storage_path(text)
+    except ValueError as error:
+        raise ConfigError(f"--teacher {error}") from error
+
+
 def _base_model(directory: Path, manifest: Manifest) -> Path:
-    base = Path(manifest.config["start_from"])
+    base = _path(manifest.config["start_from"])
     if not base.is_dir() or fingerprint(base) != manifest.inputs["start_from"]:
         raise StaleInputError(
             f"{directory} is an adapter on the model {base}, which is gone or has changed: put it back there, or run "

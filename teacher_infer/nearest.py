@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from cluster.errors import ConfigError, DataError
+from cluster.files import local_copy
 from data_prep.schema import EMBEDDINGS_TENSOR, ScoreKind
 
 MEMORY = 512 << 20
@@ -42,7 +43,7 @@ def read_items(file: Path) -> Tensor:
         DataError: the file holds no item embeddings.
     """
     try:
-        return load_file(file)[EMBEDDINGS_TENSOR]
+        return load_file(local_copy(file))[EMBEDDINGS_TENSOR]
     except (OSError, SafetensorError, KeyError) as error:
         raise DataError(f"{file}: no item embeddings can be read ({error}): run `dllm2rec label` again") from None
 

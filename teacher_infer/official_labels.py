@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
 from cluster.errors import DataError, StaleInputError
+from cluster.files import read_parquet
 from data_prep.schema import SCORE_KIND_KEY, ScoreKind, label_files
 from data_prep.score_kind import distances
 
@@ -70,7 +70,7 @@ def write_labels(labels: Path, rows: int, embeddings: Tensor, directory: Path) -
     files = label_files(labels, "train")
     if not files:
         raise StaleInputError(f"{labels} holds no labels of train rows: run `dllm2rec label --splits train …`")
-    table = pa.concat_tables(pq.read_table(file) for file in files).sort_by("row_id")
+    table = pa.concat_tables(read_parquet(file) for file in files).sort_by("row_id")
     if len(table) != rows:
         raise StaleInputError(
             f"{labels} holds labels of {len(table)} of {rows} train rows, but the official code matches rows and "

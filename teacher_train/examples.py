@@ -6,11 +6,11 @@ from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 from transformers import DataCollatorWithFlattening
 
+from cluster.files import parquet_rows
 from data_prep.reading import read_rows, shards
 from data_prep.schema import Split
 from teacher_infer.prompts import INTRODUCTION, QUESTION, fitted, prompt, response
@@ -44,7 +44,7 @@ class Slice(NamedTuple):
 def read_slice(dataset: Path, split: Split, share: Slice) -> pa.Table:
     """Histories and targets of one rank's rows; a shard at a time is in memory."""
     files = shards(dataset, split)
-    ends = np.cumsum([pq.read_metadata(file).num_rows for file in files])
+    ends = np.cumsum([parquet_rows(file) for file in files])
     drawn = np.random.default_rng(share.seed).permutation(ends[-1])[: share.rows]
     each = len(drawn) // share.world
     places = np.sort(drawn[share.rank :: share.world][:each])

@@ -9,6 +9,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, LlamaConfig
 
 from cluster.errors import ConfigError, ModelError
+from cluster.files import local_copy
 from data_prep.reading import read_titles
 from teacher_infer.locate import ADAPTER_FOLDER
 from teacher_train.attention import VARLEN, register_varlen
@@ -27,7 +28,7 @@ def open_tokenizer(config: TrainTeacherConfig) -> Any:  # noqa: ANN401  # a PreT
     if config.start_from is None:
         return learn_tokenizer(read_titles(config.dataset), config.model.vocab_size)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(config.start_from)
+        tokenizer = AutoTokenizer.from_pretrained(_start(config))
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(_unreadable(config.start_from, error)) from error
     if tokenizer.pad_token_id is None:
@@ -50,7 +51,7 @@ def open_model(config: TrainTeacherConfig, tokenizer: Any) -> Any:  # noqa: ANN4
         lm = AutoModelForCausalLM.from_config(_llama(config, tokenizer), **asked)
     else:
         try:
-            lm = AutoModelForCausalLM.from_pretrained(config.start_from, **asked)
+            lm = AutoModelForCausalLM.from_pretrained(_start(config), **asked)
         except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
             raise ModelError(_unreadable(config.start_from, error)) from error
     if config.attention == VARLEN and not lm._supports_attention_backend:
@@ -94,18 +95,22 @@ def write_teacher(config: TrainTeacherConfig, tokenizer: Any, weights: Path, dir
     """
     tokenizer.save_pretrained(directory)
     if config.lora.rank and not config.lora.merge:
-        AutoConfig.from_pretrained(config.start_from).save_pretrained(directory)
+        AutoConfig.from_pretrained(_start(config)).save_pretrained(directory)
         (directory / ADAPTER_FOLDER).mkdir()
         for file in weights.glob("adapter_*"):
             shutil.copy(file, directory / ADAPTER_FOLDER)
         return
     dtype = DTYPES[config.save_precision or config.deepspeed.precision]
     if config.lora.rank:
-        base = AutoModelForCausalLM.from_pretrained(config.start_from, dtype=torch.float32)
+        base = AutoModelForCausalLM.from_pretrained(_start(config), dtype=torch.float32)
         lm = peft.PeftModel.from_pretrained(base, weights).merge_and_unload().to(dtype)
     else:
         lm = AutoModelForCausalLM.from_pretrained(weights, dtype=dtype)
     lm.save_pretrained(directory)
+
+
+def _start(config: TrainTeacherConfig) -> Path | None:
+    return local_copy(config.start_from) if config.start_from else None
 
 
 def _llama(config: TrainTeacherConfig, tokenizer: Any) -> LlamaConfig:  # noqa: ANN401

@@ -9,6 +9,7 @@ from ray import tune as ray_tune
 
 from cluster.errors import ConfigError, ModelError, StaleInputError
 from cluster.identity import deciding
+from cluster.paths import storage_path
 from cluster.run_record import RunRecord
 from cluster.storage import Manifest, read_manifest
 from cluster.tracking import ServerAway, Tracker
@@ -48,10 +49,16 @@ def set_champion(config: TuneConfig, base: TrainConfig, best: Record) -> Champio
     """Train the best student and the plain one; what is there already is not done again."""
     chosen, start = best_config(config, base, best), None
     if config.search.scheduler == "pbt":
-        kept = ray_tune.Checkpoint(best.checkpoint).to_directory(str(config.output.absolute() / CHECKPOINT_FOLDER))
-        start = Path(kept) / str(base.seed)
+        start = _kept(best, config.output) / str(base.seed)
     student = _trained(chosen, config.output / STUDENT_FOLDER, start)
     return Champion(chosen, student, _trained(plain_config(base), config.output / PLAIN_FOLDER))
+
+
+def _kept(best: Record, output: Path) -> Path:
+    """Its checkpoint; one on this machine's disks is copied to the output, for the storage is cleared in the end."""
+    if best.checkpoint and "://" in best.checkpoint:
+        return storage_path(best.checkpoint)
+    return Path(ray_tune.Checkpoint(best.checkpoint).to_directory(str(output.absolute() / CHECKPOINT_FOLDER)))
 
 
 def best_config(config: TuneConfig, base: TrainConfig, best: Record) -> TrainConfig:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from matplotlib.figure import Figure
 
+from cluster.files import write_text, written
 from cluster.storage import Manifest, read_manifest
 from cluster.text import aligned
 from data_prep.metrics import CUTOFFS
@@ -56,15 +57,18 @@ def write_report(
     how = protocol(first.filter_history, read_manifest(first.dataset, "prepare").config)
     lead = f"Test set, {how}; selection on validation NDCG@20; mean ± standard deviation over seeds."
     others = _teacher(labels) + "".join(_line(f"To beat, {name}", found) for name, found in yardsticks.items())
-    (directory / TEXT_FILE).write_text(f"{lead}\n{others}\n{_markdown(table)}\n", encoding="utf-8")
+    write_text(directory / TEXT_FILE, f"{lead}\n{others}\n{_markdown(table)}\n")
     page = write_page(directory, f"Comparison {directory.name}", lead, table, _figures(groups), {"Beside them": others})
-    written = [directory / RESULTS_FILE, directory / TEXT_FILE, *page]
-    return written, f"Test set, {how}:\n{others}\n{aligned(table, left=(0, 1))}"
+    return [
+        directory / RESULTS_FILE,
+        directory / TEXT_FILE,
+        *page,
+    ], f"Test set, {how}:\n{others}\n{aligned(table, left=(0, 1))}"
 
 
 def write_csv(file: Path, results: Mapping["Cell", Record]) -> None:
     """A row per training and split."""
-    with file.open("w", newline="", encoding="utf-8") as stream:
+    with written(file) as aside, aside.open("w", newline="", encoding="utf-8") as stream:
         table = csv.writer(stream)
         names = ["model", "loss", "strategy", "embedding", "seed", "split"]
         table.writerow([*names, *(name.upper() for name in RANKING), "epochs", "seconds"])

@@ -4,7 +4,7 @@ import errno
 import fcntl
 import json
 import os
-import shutil
+import tempfile
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -16,7 +16,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from cluster.errors import OutputError
-from cluster.storage import MANIFEST_FILE, check_free
+from cluster.paths import is_remote
+from cluster.storage import MANIFEST_FILE, check_free, clear, files_of_others
 from tune.config import Value
 
 TRIALS_FILE = "trials.jsonl"
@@ -100,9 +101,7 @@ class Journal:
         if not (directory / TRIALS_FILE).exists():
             check_free(directory, verb, again)
         try:
-            directory.mkdir(parents=True, exist_ok=True)
-            # Without a buffer, which would keep what a full disk refused and write it later.
-            self._file: FileIO = (directory / TRIALS_FILE).open("ab+", buffering=0)
+            self._file = _opened(directory / TRIALS_FILE)
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise OutputError(f"{directory}: another process is at work there: wait for it or stop it") from None
@@ -160,6 +159,13 @@ class Journal:
             except OSError:
                 os.ftruncate(self._file.fileno(), start)
                 raise
+            self._put()
+
+    def _put(self) -> None:
+        """To an object store, which appends nothing, the file goes as a whole."""
+        if is_remote(self.directory):
+            self._file.seek(0)
+            (self.directory / TRIALS_FILE).write_bytes(self._file.read())
 
     @contextmanager
     def _full_disk_is_one_line(self) -> Iterator[None]:
@@ -171,14 +177,12 @@ class Journal:
             ) from error
 
     def _empty(self) -> None:
-        """Remove all but the file that is locked, trials before what they were trials of."""
+        """Remove what the verb made but the file that is locked, trials before what they were trials of."""
+        kept = files_of_others(self.directory)
         os.ftruncate(self._file.fileno(), 0)
+        self._put()
         self.notes, self.records = {}, {}
-        for path in self.directory.iterdir():
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
-            elif path.name != TRIALS_FILE:
-                path.unlink()
+        clear(self.directory, [TRIALS_FILE, *kept])
 
     def _read(self, damaged: bool) -> None:
         """Read all lines; ``damaged`` ones are allowed where they are not wanted anyway."""
@@ -208,6 +212,20 @@ class Journal:
         )
 
 
+def _opened(file: Path) -> FileIO:
+    """The journal to append to: without a buffer, which would keep what a full disk refused and write it later.
+
+    Of a remote one it is a copy, since an object store appends nothing; nor does it lock anybody out.
+    """
+    if not is_remote(file):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        return file.open("ab+", buffering=0)
+    copy = tempfile.TemporaryFile("ab+", buffering=0)  # noqa: SIM115  # the journal closes it
+    if file.is_file():
+        copy.write(file.read_bytes())
+    return copy
+
+
 _NOTHING = "nothing"
 
 
@@ -231,7 +249,7 @@ def parse(text: str) -> tuple[dict[str, Any], dict[int, Record]]:
 def read_journal(directory: Path) -> tuple[dict[str, Any], list[Record]]:
     """The notes and the trials that ended of a journal, which another process may be writing; empty without one."""
     with suppress(OSError, ValueError):
-        lines = (directory / TRIALS_FILE).read_text().splitlines(keepends=True)
+        lines = (directory / TRIALS_FILE).read_text(encoding="utf-8").splitlines(keepends=True)
         notes, records = parse("".join(line for line in lines if line.endswith("\n")))
         return notes, [record for _, record in sorted(records.items()) if record.state != "running"]
     return {}, []

@@ -8,6 +8,8 @@ from typing import NamedTuple
 from jinja2 import Environment
 from matplotlib.figure import Figure
 
+from cluster.files import write_text, written
+
 REPORT_FILE = "report.html"
 COLOURS = {"teacher": "#d1495b", "plain": "#9aa5b1", "distilled": "#1f6f8b"}
 Table = Sequence[Sequence[str]]
@@ -61,10 +63,11 @@ def write_page(
         The files written.
     """
     for name, figure in figures.values():
-        figure.savefig(folder / name, dpi=120, bbox_inches="tight")
+        with written(folder / name) as aside:
+            figure.savefig(aside, dpi=120, bbox_inches="tight")
     pictures = {heading: name for heading, (name, _) in figures.items()}
     page = _TEMPLATE.render(title=title, lead=lead, table=table, pictures=pictures, texts=texts or {})
-    (folder / REPORT_FILE).write_text(page, encoding="utf-8")
+    write_text(folder / REPORT_FILE, page)
     return [folder / REPORT_FILE, *(folder / name for name in pictures.values())]
 
 

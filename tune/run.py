@@ -11,7 +11,7 @@ from threading import current_thread, main_thread
 from typing import Any
 
 import ray
-from pyarrow.fs import FileSystem
+from pyarrow.fs import LocalFileSystem
 from ray import tune
 from ray.tune import CheckpointConfig, PlacementGroupFactory
 from ray.tune.schedulers import TrialScheduler
@@ -19,6 +19,8 @@ from ray.tune.search import ConcurrencyLimiter, Searcher
 
 from cluster.config import ResourcesConfig
 from cluster.errors import UserError
+from cluster.files import arrow
+from cluster.paths import storage_path
 from cluster.resources import check_resources
 from tune.config import TrialsConfig
 from tune.follow import Follow
@@ -191,6 +193,7 @@ def trial_storage(storage: str | None, output: Path) -> str:
 
 def clear(storage: str) -> None:
     """Delete the checkpoints that trials left."""
-    filesystem, root = FileSystem.from_uri(storage)
+    root, remote = arrow(storage_path(storage))
+    filesystem = remote or LocalFileSystem()
     if filesystem.get_file_info(root).type.name == "Directory":
         filesystem.delete_dir(root)

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from optuna.importance import PedAnovaImportanceEvaluator
 from optuna.visualization import matplotlib as plots
 
+from cluster.files import write_text, written
 from cluster.storage import Manifest, read_manifest
 from data_prep.yardsticks import best_yardstick
 from tune.best import Champion
@@ -38,7 +39,7 @@ def write_report(config: TuneConfig, space: Space, records: Sequence[Record], ch
     folder = config.output
     write_table(folder / TABLE_FILE, records)
     section = {"train": champion.config.model_dump(mode="json")}
-    (folder / BEST_CONFIG_FILE).write_text(yaml.safe_dump(section, sort_keys=False), encoding="utf-8")
+    write_text(folder / BEST_CONFIG_FILE, yaml.safe_dump(section, sort_keys=False))
     stopped, failed = (sum(record.state == state for record in records) for state in ("stopped early", "failed"))
     study = study_of(config, space, records)
     best = {trial.number for trial in study.best_trials}
@@ -64,7 +65,7 @@ def write_report(config: TuneConfig, space: Space, records: Sequence[Record], ch
 def write_table(file: Path, records: Sequence[Record]) -> None:
     """A row per trial and seed, with the figures of its best evaluation."""
     measures = [name for name in MINIMISED if any(name in record.measures for record in records)]
-    with file.open("w", newline="", encoding="utf-8") as stream:
+    with written(file) as aside, aside.open("w", newline="", encoding="utf-8") as stream:
         table = csv.writer(stream)
         ends = ["state", "epochs", "best_epoch", "seconds", "parent", "reason"]
         table.writerow(["trial", *records[0].point, "seed", *(f"validation_{m}" for m in _METRICS), *measures, *ends])

@@ -8,7 +8,6 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import pyarrow.parquet as pq
 import ray
 import torch
 from pydantic import ValidationError
@@ -22,6 +21,7 @@ from cluster.checkpoints import last_checkpoint
 from cluster.config import ResourcesConfig, describe
 from cluster.devices import see_gpus
 from cluster.errors import ConfigError, TrainingError
+from cluster.files import parquet_rows
 from cluster.identity import digest
 from cluster.storage import read_manifest
 from cluster.workers import Payload, run_workers
@@ -251,7 +251,7 @@ def measured(config: TrainConfig, names: Sequence[str]) -> dict[str, float]:
     """Parameters of the exported student (``size``) and its median milliseconds for one history (``latency``)."""
     if not set(names) & set(MINIMISED):
         return {}
-    n_items = pq.read_metadata(config.dataset / ITEMS_FILE).num_rows
+    n_items = parquet_rows(config.dataset / ITEMS_FILE)
     student = Student(config.model, n_items).eval()
     measures = {
         "size": lambda: float(sum(parameter.numel() for parameter in student.parameters())),
