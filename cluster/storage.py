@@ -43,6 +43,8 @@ class Manifest(BaseModel):
     counts: dict[str, int]
     metrics: dict[str, float]
     fingerprint: str
+    shards: dict[str, list[int]] = Field(default_factory=dict)
+    """Rows of each shard by split, in order; none in a directory of an earlier version."""
     files: list[str] | None = None
     """What the verb made, below the directory; none in one of an earlier version, whose files are all the verb's."""
 
@@ -72,6 +74,7 @@ class Draft:
     path: Path
     counts: dict[str, int] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
+    shards: dict[str, list[int]] = field(default_factory=dict)
     kept: Sequence[str] = ()
     """Files in it that the verb did not make."""
 
@@ -154,6 +157,7 @@ def write_manifest(draft: Draft, *, verb: str, config: Config, inputs: dict[str,
         inputs=inputs or {},
         counts=draft.counts,
         metrics=draft.metrics,
+        shards=draft.shards,
         fingerprint=fingerprint(draft.path, without=draft.kept),
         files=sorted(file.name for file in files_under(draft.path) if file.name not in apart),
     )

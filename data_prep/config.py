@@ -65,7 +65,7 @@ class PrepareConfig(Config):
     seed: int = Field(0, ge=0, description="Seed of the choice of these users; they change with nothing else.")
     max_history: int = Field(10, ge=1, le=1_000, description="Most recent items kept of a history.")
     rows_per_shard: int = Field(
-        2_000, ge=1, description="Rows per Parquet shard, about: a user's rows are never split over two shards."
+        250_000, ge=1, description="Rows per Parquet shard, about: a user's rows are never split over two shards."
     )
     bad_rows: BadRows = Field("error", description="Stop at a bad row, or drop bad rows and count them.")
     min_interactions_per_user: int = Field(2, ge=2, description="Users with fewer are left out.")

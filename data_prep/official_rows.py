@@ -72,8 +72,13 @@ def read_frame(directory: Path, name: str, trust_pickles: bool) -> tuple[Path, p
     return file, frame
 
 
-def write_dataset(splits: Rows, titles: list[str], directory: Path, rows_per_shard: int) -> None:
-    """Write items and sequences of a data set; row ids count on over train, validation and test."""
+def write_dataset(splits: Rows, titles: list[str], directory: Path, rows_per_shard: int) -> dict[str, list[int]]:
+    """Write items and sequences of a data set; row ids count on over train, validation and test.
+
+    Returns:
+        The rows of each shard by split.
+    """
+    written: dict[str, list[int]] = {}
     train_count = np.bincount(splits["train"]["target"].to_numpy(), minlength=len(titles))
     write_items(directory, list(map(str, range(len(titles)))), titles, train_count)
     first = 0
@@ -87,8 +92,10 @@ def write_dataset(splits: Rows, titles: list[str], directory: Path, rows_per_sha
             "target": rows["target"],
             "timestamp": row_id.astype(np.float64),  # nor their times, beyond the order
         }
-        write_shards(pa.table(columns).cast(SEQUENCES), directory / "sequences" / split, rows_per_shard)
+        table = pa.table(columns).cast(SEQUENCES)
+        written[split] = write_shards(table, directory / "sequences" / split, rows_per_shard)
         first += len(rows)
+    return written
 
 
 def write_official(dataset: Path, directory: Path) -> None:

@@ -49,7 +49,7 @@ def prepare(config: PrepareConfig) -> Path:
     ) as draft:
         write_items(draft.path, catalogue.ids, catalogue.titles, train_count)
         say(f"prepare: writing {len(splits):,} rows")
-        write_sequences(draft.path, log, rows, splits, config.max_history, config.rows_per_shard)
+        draft.shards = write_sequences(draft.path, log, rows, splits, config.max_history, config.rows_per_shard)
         split_counts = dict(zip(NAMES, np.bincount(splits, minlength=len(NAMES)).tolist(), strict=True))
         idle = len(catalogue.ids) - len(np.unique(log.item))
         draft.counts.update({"items": len(catalogue.ids), "items_without_interaction": idle} | split_counts)

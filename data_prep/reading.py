@@ -1,13 +1,15 @@
 """Reading a data set directory: the catalogue's titles and the sequence shards."""
 
 from collections.abc import Iterable
+from itertools import accumulate
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from cluster.errors import DataError, StaleInputError
-from cluster.files import read_parquet
+from cluster.files import parquet_file, parquet_rows, read_parquet
+from cluster.storage import read_manifest
 from data_prep.schema import ITEMS, ITEMS_FILE, SEQUENCES, Split, sequence_files
 
 
@@ -30,6 +32,34 @@ def shards(dataset: Path, split: Split) -> list[Path]:
     if not files:
         raise StaleInputError(f"{dataset} holds no rows of the {split} split: run `dllm2rec prepare` again")
     return files
+
+
+def shard_rows(dataset: Path, split: Split) -> dict[Path, int]:
+    """The shards of a split, in order, and their rows as the manifest says; one of an earlier version is counted.
+
+    Raises:
+        StaleInputError: there are none, or not those that the manifest names.
+    """
+    files, counts = shards(dataset, split), read_manifest(dataset).shards.get(split)
+    if counts is None:
+        counts = [parquet_rows(file) for file in files]
+    if len(counts) != len(files):
+        raise StaleInputError(
+            f"{dataset} holds {len(files)} shards of the {split} split, not {len(counts)}: run `dllm2rec prepare` again"
+        )
+    return dict(zip(files, counts, strict=True))
+
+
+def read_part(file: Path, schema: pa.Schema, start: int, stop: int) -> pa.Table:
+    """Rows ``start`` to ``stop`` of a shard; only the row groups that hold them are read."""
+    with parquet_file(file) as opened:
+        sizes = [opened.metadata.row_group(group).num_rows for group in range(opened.metadata.num_row_groups)]
+        begins = [0, *accumulate(sizes)]
+        groups = [group for group, begin in enumerate(begins[:-1]) if begin < stop and begins[group + 1] > start]
+        if not groups:
+            return schema.empty_table()
+        rows = opened.read_row_groups(groups, columns=schema.names).cast(schema)
+    return rows.slice(start - begins[groups[0]], stop - start)
 
 
 def read_rows(shard: Path) -> pa.Table:

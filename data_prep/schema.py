@@ -99,17 +99,17 @@ def labels_schema(kind: ScoreKind) -> pa.Schema:
 
 def sequence_files(dataset: Path, split: Split) -> list[Path]:
     """Shards of one split, in order."""
-    return sorted((dataset / "sequences" / split).glob("part-*.parquet"))
+    return _numbered(dataset / "sequences" / split)
 
 
 def label_files(labels: Path, split: Split) -> list[Path]:
     """Shards of one split's labels, in order."""
-    return sorted((labels / "labels" / split).glob("part-*.parquet"))
+    return _numbered(labels / "labels" / split)
 
 
 def failure_files(labels: Path, split: Split) -> list[Path]:
     """Shards with rows of one split that could not be labelled, in order."""
-    return sorted((labels / "failures" / split).glob("part-*.parquet"))
+    return _numbered(labels / "failures" / split)
 
 
 def label_file(labels: Path, split: Split, number: int) -> Path:
@@ -124,4 +124,10 @@ def failure_file(labels: Path, split: Split, number: int) -> Path:
 
 def shard_name(index: int) -> str:
     """File name of shard ``index``."""
-    return f"part-{index:05d}.parquet"
+    return f"part-{index:08d}.parquet"
+
+
+def _numbered(folder: Path) -> list[Path]:
+    """Shards in the order of their numbers, which earlier versions wrote with fewer digits."""
+    found = {file.stem.removeprefix("part-"): file for file in folder.glob("part-*.parquet")}
+    return [found[number] for number in sorted(filter(str.isdecimal, found), key=int)]

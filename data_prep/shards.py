@@ -12,6 +12,9 @@ from data_prep.schema import ITEMS, ITEMS_FILE, shard_name
 from data_prep.sequences import Rows, sequence_table
 from data_prep.splits import NAMES, Splits
 
+ROWS_PER_GROUP = 16_384
+"""Of a shard, so many rows can be read without the others."""
+
 
 def write_items(directory: Path, item_ids: Sequence[str], titles: Sequence[str], train_count: Ints) -> None:
     """Write the catalogue; all by item index, ``train_count`` says how often each item is a target in train."""
@@ -20,22 +23,29 @@ def write_items(directory: Path, item_ids: Sequence[str], titles: Sequence[str],
     write_parquet(pa.table(columns, schema=ITEMS), directory / ITEMS_FILE)
 
 
-def write_shards(table: pa.Table, folder: Path, rows_per_shard: int) -> None:
-    """Write a table in shards of ``rows_per_shard`` rows."""
-    for number, start in enumerate(range(0, len(table), rows_per_shard)):
-        write_parquet(table.slice(start, rows_per_shard), folder / shard_name(number))
+def write_shards(table: pa.Table, folder: Path, rows_per_shard: int) -> list[int]:
+    """Write a table in shards of ``rows_per_shard`` rows; returns the rows of each."""
+    shards = [table.slice(start, rows_per_shard) for start in range(0, len(table), rows_per_shard)]
+    for number, shard in enumerate(shards):
+        write_parquet(shard, folder / shard_name(number), row_group_size=ROWS_PER_GROUP)
+    return list(map(len, shards))
 
 
 def write_sequences(
     directory: Path, log: Log, rows: Rows, splits: Splits, max_history: int, rows_per_shard: int
-) -> None:
-    """Write the shards of every split that has rows; only one shard's rows are built at a time."""
+) -> dict[str, list[int]]:
+    """Write the shards of every split that has rows, one at a time; returns the rows of each shard by split."""
+    written: dict[str, list[int]] = {}
     for split in np.unique(splits):
         folder = directory / "sequences" / NAMES[split]
         row_ids = np.flatnonzero(splits == split)
         cuts = shard_starts(rows.first[row_ids], rows_per_shard)[1:]
-        for number, shard in enumerate(np.split(row_ids, cuts)):
-            write_parquet(sequence_table(log, rows, shard, max_history), folder / shard_name(number))
+        shards = np.split(row_ids, cuts)
+        for number, shard in enumerate(shards):
+            table = sequence_table(log, rows, shard, max_history)
+            write_parquet(table, folder / shard_name(number), row_group_size=ROWS_PER_GROUP)
+        written[NAMES[split]] = list(map(len, shards))
+    return written
 
 
 def shard_starts(users: Ints, rows_per_shard: int) -> Ints:

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from cluster.errors import StaleInputError
 from cluster.files import parquet_file, read_parquet
-from data_prep.schema import SEQUENCES, Split, sequence_files
+from data_prep.reading import read_part, shard_rows
+from data_prep.schema import SEQUENCES, Split
 
 COLUMNS = pa.schema([SEQUENCES.field(name) for name in ("row_id", "history", "target")])
 
@@ -102,21 +103,18 @@ def read_rows(
     Raises:
         StaleInputError: a split has fewer rows than there are workers.
     """
-    files = sequence_files(dataset, split)
+    shards = shard_rows(dataset, split)
     left_out = np.empty(0, np.int64) if without is None else np.sort(without.numpy())
-    counts = [_kept(file, left_out) for file in files]
+    counts = [_kept(file, left_out) for file in shards] if len(left_out) else list(shards.values())
     total = sum(counts)
     if total < world_size and not allow_empty:
         raise StaleInputError(f"{dataset}: split {split} has {total} rows for {world_size} workers: use fewer workers")
     first, last = total * rank // world_size, total * (rank + 1) // world_size
     parts, start = [COLUMNS.empty_table()], 0
-    for file, count in zip(files, counts, strict=True):
+    for file, count in zip(shards, counts, strict=True):
         low, high = max(first - start, 0), min(last - start, count)
         if low < high:
-            rows = read_parquet(file, COLUMNS.names)
-            if len(left_out):
-                rows = rows.filter(pc.invert(pc.is_in(rows["row_id"], pa.array(left_out))))
-            parts.append(rows.slice(low, high - low))
+            parts.append(_part(file, left_out, low, high))
         start += count
     table = pa.concat_tables(parts).combine_chunks()
     return Rows(
@@ -126,12 +124,18 @@ def read_rows(
     )
 
 
+def _part(shard: Path, left_out: npt.NDArray[np.int64], start: int, stop: int) -> pa.Table:
+    """Rows ``start`` to ``stop`` of those of a shard that are not left out."""
+    if not len(left_out):
+        return read_part(shard, COLUMNS, start, stop)
+    rows = read_parquet(shard, COLUMNS.names)
+    return rows.filter(pc.invert(pc.is_in(rows["row_id"], pa.array(left_out)))).slice(start, stop - start)
+
+
 def _kept(shard: Path, left_out: npt.NDArray[np.int64]) -> int:
     """How many rows of a shard are not left out; row ids rise from shard to shard."""
     with parquet_file(shard) as file:
         metadata = file.metadata
-    if not len(left_out):
-        return int(metadata.num_rows)
     groups = [metadata.row_group(at).column(0).statistics for at in range(metadata.num_row_groups)]
     low, high = min(group.min for group in groups), max(group.max for group in groups)
     within = np.searchsorted(left_out, high, side="right") - np.searchsorted(left_out, low)

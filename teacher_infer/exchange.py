@@ -47,7 +47,7 @@ def import_labels(config: ImportConfig) -> Path:
         config.output, verb="import-labels", config=config, inputs=inputs, overwrite=config.overwrite
     ) as draft:
         with output_directory(draft.path / "dataset", verb="prepare", config=config, inputs=inputs) as dataset:
-            write_dataset(splits, titles, dataset.path, config.rows_per_shard)
+            dataset.shards = write_dataset(splits, titles, dataset.path, config.rows_per_shard)
             dataset.counts |= {"items": items} | {split: len(rows) for split, rows in splits.items()}
             dataset.metrics |= measure_yardsticks(dataset.path)
         taught = ImportedLabels(teacher=str(teacher_files), top_k=labels.items.shape[1])
@@ -132,7 +132,8 @@ def _write_labels(target_S: np.ndarray, labels: OfficialLabels, directory: Draft
         "target_score": np.take_along_axis(labels.distances, place[:, None], 1)[:, 0],
         "text": [None] * len(target_S),
     }
-    write_shards(pa.table(columns, schema=labels_schema("distance")), directory.path / "labels/train", rows_per_shard)
+    table = pa.table(columns, schema=labels_schema("distance"))
+    directory.shards["train"] = write_shards(table, directory.path / "labels/train", rows_per_shard)
     directory.counts |= {"train": len(target_S), "items": len(labels.embeddings)}
     directory.metrics |= {f"train_{name}": value for name, value in _teacher_metrics(target_S, labels.items).items()}
 

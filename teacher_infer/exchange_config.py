@@ -27,7 +27,7 @@ class ImportConfig(Config):
     titles: AnyPath | None = Field(
         None, description="CSV with item_id (the item number) and title; none calls the items by their numbers."
     )
-    rows_per_shard: int = Field(2_000, ge=1, description="Rows per Parquet shard.")
+    rows_per_shard: int = Field(250_000, ge=1, description="Rows per Parquet shard.")
     output: AnyPath = Field(Path("runs/imported"), description="Directory to write dataset and labels into.")
     overwrite: bool = Field(False, description="Replace an earlier import in the output directory.")
 

@@ -11,6 +11,7 @@ from cluster.errors import ConfigError, DataError, OutputError, UserError
 from cluster.storage import MANIFEST_FILE, read_manifest
 from data_prep.config import PrepareConfig, SyntheticConfig
 from data_prep.prepare import prepare
+from data_prep.reading import shard_rows
 from data_prep.schema import ITEMS, SEQUENCES, sequence_files
 from data_prep.splits import NAMES
 from dllm2rec import main
@@ -62,6 +63,8 @@ def test_data_set(config, capsys):
         {"row_id": 1, "user_id": "u0", "position": 2, "history": [0, 1], "target": 2, "timestamp": 20.0},
     ]
     assert len(sequence_files(directory, "train")) == 4  # one user of three rows each
+    assert read_manifest(directory).shards["train"] == [3, 3, 3, 3]
+    assert list(shard_rows(directory, "train").values()) == [3, 3, 3, 3]
     counts = read_manifest(directory, "prepare").counts
     assert (counts["items"], counts["users"], counts["interactions"], counts["train"]) == (7, 4, 20, 12)
     said = capsys.readouterr().out

@@ -8,6 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from cluster.config import Config
+from cluster.storage import Draft, write_manifest
 from data_prep import yardsticks
 from data_prep.schema import SEQUENCES
 from data_prep.shards import write_items, write_shards
@@ -108,6 +110,7 @@ class Scores(nn.Module):
 def test_metrics_are_those_that_a_student_with_the_same_scores_would_get(tmp_path: Path) -> None:
     train, held_out = drawn(200, seed=2), drawn(150, seed=3)
     path = write(tmp_path / "data", train, held_out)
+    write_manifest(Draft(path), verb="prepare", config=Config())
     found = measure_yardsticks(path)
     share = np.bincount([target for _, target in train], minlength=N) / len(train)
     weights = {

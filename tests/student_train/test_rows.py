@@ -1,5 +1,6 @@
 """Slices of shards."""
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,6 +9,8 @@ import pytest
 import torch
 
 from cluster.errors import StaleInputError
+from cluster.storage import MANIFEST_FILE, read_manifest
+from data_prep.schema import sequence_files
 from student_train.rows import Rows, read_rows
 from tests.student_train.conftest import N_ITEMS, ROWS
 
@@ -44,6 +47,22 @@ def test_what_is_left_of_the_rows_is_shared_out_evenly(dataset: Path, world_size
 def test_more_workers_than_rows_are_refused(dataset: Path) -> None:
     with pytest.raises(StaleInputError, match=r"60 rows for 61 workers"):
         read_rows(dataset, "test", 5, N_ITEMS, 0, 61)
+
+
+def test_no_footer_is_opened_to_count(dataset: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(dataset, copy)
+    files = sequence_files(copy, "train")
+    manifest = read_manifest(copy)
+    manifest.shards = {"train": [50, 50, 50, 50, 40]}
+    (copy / MANIFEST_FILE).write_text(manifest.model_dump_json())
+    for file in files[1:]:
+        file.write_text("no Parquet")
+    rows = read_rows(copy, "train", 5, N_ITEMS, 0, 6)  # the first 40 rows, of the first shard
+    assert rows.row_id.tolist() == list(range(40))
+    files[-1].unlink()
+    with pytest.raises(StaleInputError, match="holds 4 shards of the train split, not 5"):
+        read_rows(copy, "train", 5, N_ITEMS, 0, 6)
 
 
 def test_batches_visit_every_row_before_any_twice() -> None:
