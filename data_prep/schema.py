@@ -4,7 +4,7 @@ A data set directory (verb ``prepare``)::
 
     items.parquet                                    one row per catalogue item, in item_index order (ITEMS)
     sequences/{train,validation,test}/part-*.parquet one row per (history, target) (SEQUENCES); rows of one user stand
-                                                     together and in order
+                                                     together and in order; the manifest counts each shard's
     sequences/gate/part-*.parquet                    the same, of the validation users whose rows ``promote`` alone sees
     manifest.json
 

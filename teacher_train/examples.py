@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 from transformers import DataCollatorWithFlattening
 
-from cluster.files import parquet_rows
-from data_prep.reading import read_rows, shards
+from data_prep.reading import read_rows, shard_rows
 from data_prep.schema import Split
 from teacher_infer.prompts import INTRODUCTION, QUESTION, fitted, prompt, response
 
@@ -43,8 +42,8 @@ class Slice(NamedTuple):
 
 def read_slice(dataset: Path, split: Split, share: Slice) -> pa.Table:
     """Histories and targets of one rank's rows; a shard at a time is in memory."""
-    files = shards(dataset, split)
-    ends = np.cumsum([parquet_rows(file) for file in files])
+    counts = shard_rows(dataset, split)
+    files, ends = list(counts), np.cumsum(list(counts.values()))
     drawn = np.random.default_rng(share.seed).permutation(ends[-1])[: share.rows]
     each = len(drawn) // share.world
     places = np.sort(drawn[share.rank :: share.world][:each])

@@ -4,14 +4,18 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
 
 from cluster.errors import StaleInputError
+from cluster.files import write_parquet
 from cluster.storage import MANIFEST_FILE, read_manifest
-from data_prep.schema import sequence_files
+from data_prep.schema import FAILURES, failure_file, label_file, sequence_files
+from student_train.config import ModelConfig, TrainConfig
 from student_train.rows import Rows, read_rows
+from student_train.worker import load_data
 from tests.student_train.conftest import N_ITEMS, ROWS
 
 
@@ -63,6 +67,28 @@ def test_no_footer_is_opened_to_count(dataset: Path, tmp_path: Path) -> None:
     files[-1].unlink()
     with pytest.raises(StaleInputError, match="holds 4 shards of the train split, not 5"):
         read_rows(copy, "train", 5, N_ITEMS, 0, 6)
+
+
+def test_rows_that_failed_on_one_worker_only_are_counted_and_shared_out(
+    dataset: Path, labels: Path, tmp_path: Path
+) -> None:
+    """Label shards of 70 rows lie across the data set's of 50; all failures are of what one of three workers reads."""
+    copy, failed = tmp_path / "labels", range(ROWS["train"] // 3)
+    shutil.copytree(labels, copy)
+    table = pq.read_table(label_file(copy, "train", 0)).sort_by("row_id").slice(len(failed))
+    for number, start in enumerate(range(0, len(table), 70)):
+        write_parquet(table.slice(start, 70), label_file(copy, "train", number))
+    errors = pa.table([failed, ["no answer"] * len(failed)], schema=FAILURES)
+    write_parquet(errors, failure_file(copy, "train", 0))
+    config = TrainConfig(dataset=dataset, labels=copy, model=ModelConfig(max_length=5))
+    parts = [load_data(config, rank, 3) for rank in range(3)]
+    assert {part.total_rows for part in parts} == {ROWS["train"] - len(failed)} == {sum(len(p.train) for p in parts)}
+    assert max(len(part.train) for part in parts) - min(len(part.train) for part in parts) <= 1
+    rows = [row_id for part in parts for row_id in part.train.row_id.tolist()]
+    assert rows == list(range(len(failed), ROWS["train"]))
+    for part in parts:
+        assert part.train.teacher is not None
+        assert part.train.teacher.items[:, 0].tolist() == part.train.target.tolist()
 
 
 def test_batches_visit_every_row_before_any_twice() -> None:
