@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pyarrow as pa
+import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 from pyarrow.fs import FileSystem, FSSpecHandler, PyFileSystem
 
@@ -112,6 +113,13 @@ def arrow(path: Path) -> tuple[str, FileSystem | None]:
         return str(path), None
     remote = cast(RemotePath, path)
     return remote.path, PyFileSystem(FSSpecHandler(remote.fs))
+
+
+def parquet_dataset(files: Sequence[Path]) -> ds.Dataset:
+    """Several Parquet files of one place as one table to read from."""
+    names, filesystems = zip(*map(arrow, files), strict=True)
+    with told(files[0]):
+        return ds.dataset(list(names), format="parquet", filesystem=filesystems[0])
 
 
 def parquet_rows(path: Path) -> int:

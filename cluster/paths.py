@@ -245,9 +245,14 @@ def _version(info: dict[str, Any]) -> str:
 def told(path: Any) -> Iterator[None]:  # noqa: ANN401
     """Name the path, and say in the store's own words, why it cannot be reached. A missing file stays one.
 
+    What happens to a local path is left as it is.
+
     Raises:
         StorageError: see above.
     """
+    if not is_remote(path):
+        yield
+        return
     try:
         yield
     except Exception as error:

@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import torch
 
+from cluster.files import parquet_dataset
 from data_prep.schema import ScoreKind, label_files
 from teacher_infer.beam_search import Found, search
 from teacher_infer.config import LabelConfig
@@ -31,8 +32,8 @@ class Likelihood:
         self._titles, self._generator, self._config = titles, generator, config
         self._lists: ds.Dataset | None = None
         if config.candidates:
-            files = [str(file) for split in config.splits for file in label_files(config.candidates, split)]
-            self._lists = ds.dataset(files, format="parquet")
+            files = [file for split in config.splits for file in label_files(config.candidates, split)]
+            self._lists = parquet_dataset(files)
 
     @classmethod
     def open(cls, teacher: Teacher) -> Self:

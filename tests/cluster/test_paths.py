@@ -21,7 +21,7 @@ from cluster.files import (
     written,
     written_directory,
 )
-from cluster.paths import AnyPath, files_under, is_remote, storage_path
+from cluster.paths import AnyPath, files_under, is_remote, storage_path, told
 from cluster.storage import MANIFEST_FILE, fingerprint, output_directory, read_manifest
 
 
@@ -81,6 +81,11 @@ def test_a_file_is_written_completely_or_not_at_all(kind: str, tmp_path: Path, r
         (folder / "sub").mkdir()
         (folder / "sub" / "two.txt").write_text("2")
     assert sorted(file.name for file in files_under(root)) == ["both/sub/two.txt", "one.txt"]
+
+
+def test_errors_of_a_local_path_stay_as_they_are(tmp_path: Path) -> None:
+    with pytest.raises(PermissionError, match="mine"), told(tmp_path):
+        raise PermissionError("mine")
 
 
 @pytest.mark.parametrize("kind", ["local", "remote"])
