@@ -2,6 +2,9 @@
 
 import logging
 import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +128,28 @@ def all_of_workers(part: Tensor) -> Tensor:
     parts: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(parts, part.cpu())
     return torch.cat(parts)
+
+
+@contextmanager
+def on_the_cpu() -> Iterator[None]:
+    """Keep the engines made inside on the CPU.
+
+    For a process that may be a user's, whose own work sees its GPUs before, meanwhile and afterwards.
+    """
+    place = "deepspeed.accelerator.real_accelerator"
+    before = os.environ.get("DS_ACCELERATOR")
+    chosen = sys.modules[place].ds_accelerator if place in sys.modules else None
+    os.environ["DS_ACCELERATOR"] = "cpu"
+    load_deepspeed()
+    from deepspeed.accelerator.cpu_accelerator import CPU_Accelerator
+
+    sys.modules[place].ds_accelerator = CPU_Accelerator()  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        sys.modules[place].ds_accelerator = chosen  # type: ignore[attr-defined]
+        os.environ.pop("DS_ACCELERATOR")
+        os.environ.update({"DS_ACCELERATOR": before} if before else {})
 
 
 def load_deepspeed() -> Any:  # noqa: ANN401  # the deepspeed module

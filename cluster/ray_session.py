@@ -87,10 +87,14 @@ def connect(config: ClusterConfig, dashboard: bool = False) -> None:
         raise ConfigError(f"no Ray answers at --cluster.address {address}: {reason[:200]}") from error
 
 
-def fits_here(config: ClusterConfig, resources: ResourcesConfig) -> bool:
-    """Whether a job needs no more than this process: one worker without a GPU, and no cluster is named or connected."""
+def fits_here(config: ClusterConfig, resources: ResourcesConfig, max_failures: int = 0) -> bool:
+    """Whether a job needs no more than this process.
+
+    That is so for one worker without a GPU and without restarts, where no cluster is named or connected.
+    """
     clustered = not _local if ray.is_initialized() else _address(config) is not None
-    return not clustered and resources.workers == 1 and not resources.gpus and not resources.accelerator_type
+    alone = resources.workers == 1 and not max_failures
+    return not clustered and alone and not resources.gpus and not resources.accelerator_type
 
 
 def _address(config: ClusterConfig) -> str | None:

@@ -102,7 +102,7 @@ def _train_all(configs: list[TrainConfig], concurrent: int) -> None:
     running: list[ray.ObjectRef] = []
     try:
         for config in configs:
-            here = not config.max_failures and fits_here(config.cluster, config.resources)
+            here = fits_here(config.cluster, config.resources, config.max_failures)
             remote = ray.remote(num_cpus=config.resources.cpus if here else 0, max_retries=0)(train)
             if len(running) == concurrent:
                 done, running = ray.wait(running)

@@ -30,7 +30,7 @@ def train(config: TrainConfig, start_from: Path | None = None, in_process: bool 
         config: what to train and how.
         start_from: checkpoint of a training of one worker to resume from, as searches leave them.
         in_process: whether the one worker is this process, without Ray; by default where that is all that it needs
-            (:func:`cluster.ray_session.fits_here`) and no restarts are asked for.
+            (:func:`cluster.ray_session.fits_here`).
 
     Raises:
         StaleInputError: data set or labels are missing, unfinished, or do not belong together.
@@ -40,7 +40,7 @@ def train(config: TrainConfig, start_from: Path | None = None, in_process: bool 
     inputs = check_inputs(config)
     say_if_unjudged(config)
     if in_process is None:
-        in_process = not config.max_failures and fits_here(config.cluster, config.resources)
+        in_process = fits_here(config.cluster, config.resources, config.max_failures)
     if not (config.track or config.register_as):
         return _train(config, inputs, start_from, None, in_process)
     from student_train.tracked import tracked

@@ -1,6 +1,5 @@
 """What every worker of a training does: read its slice, train, evaluate; under Ray Train, or alone in this process."""
 
-import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +11,7 @@ from safetensors.torch import load_file
 
 from cluster.checkpoints import last_checkpoint
 from cluster.console import report
+from cluster.engine import on_the_cpu
 from cluster.files import local_copy, read_parquet
 from cluster.paths import storage_path
 from cluster.storage import Manifest, read_manifest
@@ -50,9 +50,9 @@ def train_here(payload: Payload, output: Path) -> None:
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(TrainConfig.model_validate(payload["config"]).resources.threads)
-    os.environ["DS_ACCELERATOR"] = "cpu"  # the process may be a user's, whose own work goes on seeing its GPUs
     try:
-        train_student(payload, output)
+        with on_the_cpu():
+            train_student(payload, output)
     finally:
         torch.set_num_threads(threads)
 

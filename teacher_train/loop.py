@@ -1,10 +1,12 @@
 """What every training worker does: its slice of the rows, the training, the best weights on rank 0."""
 
 import tempfile
+from collections import Counter
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 from pyarrow.fs import FileSelector, FileType, copy_files
 from ray import train
 from torch import distributed as dist
@@ -20,7 +22,7 @@ from cluster.workers import Payload
 from data_prep.reading import read_titles
 from data_prep.schema import Split
 from teacher_train.config import LOSS, TrainTeacherConfig
-from teacher_train.examples import Encoded, Example, Slice, encode, read_slice
+from teacher_train.examples import IGNORED, Encoded, Example, Slice, encode, read_slice
 from teacher_train.model import open_model, open_tokenizer, write_teacher
 from teacher_train.packing import pack
 from teacher_train.trainer import SECONDS, TeacherTrainer, training_arguments
@@ -33,6 +35,7 @@ class Rows(NamedTuple):
     validation: list[list[Example]]
     total: int
     dropped: int
+    guessing_loss: float
 
 
 def train_loop(payload: Payload) -> None:
@@ -57,7 +60,8 @@ def train_loop(payload: Payload) -> None:
         "resumed_at_step": resumed_at,
         "tokens": trainer.state.num_input_tokens_seen,
     }
-    results = {LOSS: trainer.state.best_metric, "counts": counts, "metrics": trainer.results()}
+    metrics = trainer.results() | {"guessing_loss": rows.guessing_loss}
+    results = {LOSS: trainer.state.best_metric, "counts": counts, "metrics": metrics}
     with tempfile.TemporaryDirectory() as weights, tempfile.TemporaryDirectory() as teacher:
         if args.process_index == 0:
             unset_hf_deepspeed_config()  # a model is opened by this rank alone
@@ -92,7 +96,20 @@ def read(config: TrainTeacherConfig, tokenizer: Any) -> Rows:  # noqa: ANN401  #
         [[example] for example in validation.examples],
         len(rows.examples) * world,
         sum(dropped),
+        guessing_loss(validation.examples),
     )
+
+
+def guessing_loss(examples: list[Example]) -> float:
+    """Nats per labelled token of all ranks for who knows how often each token comes, and nothing else."""
+    labels = np.concatenate([example["labels"] for example in examples])
+    of_ranks: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(of_ranks, np.unique(labels[labels != IGNORED], return_counts=True))
+    counts = Counter[int]()
+    for tokens, times in of_ranks:
+        counts.update(dict(zip(tokens.tolist(), times.tolist(), strict=True)))
+    shares = np.array(list(counts.values())) / counts.total()
+    return float(-(shares * np.log(shares)).sum())
 
 
 def run(trainer: TeacherTrainer, checkpoint: Path | None) -> int:

@@ -1,5 +1,6 @@
 """The verb ``train-teacher``: an LLM learns to name the next title of a history (Ray Train, DeepSpeed)."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from cluster.checkpoints import checkpoint_storage
@@ -49,8 +50,20 @@ def train_teacher(config: TrainTeacherConfig) -> Path:
         )
         draft.counts |= last["counts"]
         draft.metrics |= last["metrics"]
-    say(f"teacher in {config.output}: validation loss {draft.metrics['validation_loss']:.4f}")
+    say(f"teacher in {config.output}: {verdict(draft.metrics)}")
     return config.output
+
+
+def verdict(metrics: Mapping[str, float]) -> str:
+    """The validation loss, and what to do if the teacher has learned nothing: it diverged, or hardly began."""
+    loss, guessing = metrics["validation_loss"], metrics["guessing_loss"]
+    found = f"validation loss {loss:.4f}"
+    if loss < guessing:
+        return found
+    return (
+        f"{found}, no better than guessing by how often each token comes ({guessing:.4f}): the training diverged or "
+        "hardly began; lower --learning-rate, or raise --epochs, before you label with it"
+    )
 
 
 def _worker(payload: Payload) -> None:

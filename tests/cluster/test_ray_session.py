@@ -18,6 +18,7 @@ def fits(**asked):
     return fits_here(ClusterConfig(), ResourcesConfig(**asked))
 
 assert fits() and not fits(workers=2) and not fits(gpus=1)
+assert not fits_here(ClusterConfig(), ResourcesConfig(), max_failures=1)
 assert not fits_here(ClusterConfig(address="10.0.0.1:6379"), ResourcesConfig())
 os.environ["RAY_ADDRESS"] = "10.0.0.1:6379"  # as inside a submitted job
 assert not fits()

@@ -23,7 +23,7 @@ class Doubles:
         self.job = job
 
     def do(self, shard: int) -> dict[str, Any]:
-        return {"double": 2 * shard}
+        return {"double": 2 * shard, "gpus": os.environ.get("CUDA_VISIBLE_DEVICES")}
 
 
 class Dies(Doubles):
@@ -53,8 +53,10 @@ def results(work: type[Work], folder: Path, shards: int = 1, **settings: float) 
     return list(work_through(work, Job(config, folder), range(shards)))
 
 
-def test_every_shard_is_done(ray_local, tmp_path):
-    assert sorted(result["double"] for result in results(Doubles, tmp_path, 5)) == [0, 2, 4, 6, 8]
+def test_every_shard_is_done_by_actors_that_see_no_gpu_where_none_is_asked_for(ray_local, tmp_path):
+    found = results(Doubles, tmp_path, 5)
+    assert sorted(result["double"] for result in found) == [0, 2, 4, 6, 8]
+    assert {result["gpus"] for result in found} == {""}
 
 
 def test_work_whose_process_dies_each_time_ends_the_job_with_a_line(ray_local, tmp_path, monkeypatch):

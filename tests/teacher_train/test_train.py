@@ -1,6 +1,7 @@
 """The verb, under Ray Train and DeepSpeed."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from data_prep.reading import read_titles
 from teacher_infer.locate import locate_teacher
 from teacher_train.config import LoraConfig, TeacherModelConfig, TrainTeacherConfig
 from teacher_train.examples import IGNORED, Slice, encode, read_slice
-from teacher_train.train import train_teacher
+from teacher_train.train import train_teacher, verdict
 from tests.teacher_fixtures import ROWS, TITLES, write_dataset
 
 TWO = ResourcesConfig(workers=2)
@@ -50,7 +51,8 @@ def test_the_teacher_written_is_the_best_one(tiny_teacher):
     """Two workers under ZeRO stage 1."""
     manifest = read_manifest(tiny_teacher.teacher, "train-teacher")
     assert validation_loss(*reversed(tiny_teacher)) == pytest.approx(manifest.metrics["validation_loss"], rel=1e-4)
-    assert manifest.metrics["validation_loss"] < 1
+    assert manifest.metrics["validation_loss"] < 1 < manifest.metrics["guessing_loss"]
+    assert verdict(manifest.metrics) == f"validation loss {manifest.metrics['validation_loss']:.4f}"
     assert manifest.metrics["tokens_per_second"] > 0
     assert manifest.counts["rows"] == ROWS["train"]
     assert manifest.counts["steps"] == manifest.config["epochs"] * ROWS["train"] // 2 // 8
@@ -193,6 +195,27 @@ def test_a_loss_that_is_not_finite_is_refused(tiny_teacher, tmp_path):
     with pytest.raises(ConfigError, match="the loss is nan at step 0: lower --learning-rate"):
         train_teacher(config)
     assert not (tmp_path / ".teacher.checkpoints").exists()
+
+
+@pytest.mark.engine
+def test_a_teacher_that_diverged_is_called_so(tiny_teacher, tmp_path, capsys):
+    config = TrainTeacherConfig.model_validate(read_manifest(tiny_teacher.teacher).config).model_copy(
+        update={
+            "epochs": 1,
+            "learning_rate": 1.0,
+            "warmup": 0.0,
+            "resources": ResourcesConfig(),
+            "output": tmp_path / "t",
+        }
+    )
+    metrics = read_manifest(train_teacher(config)).metrics
+    tokenizer = AutoTokenizer.from_pretrained(tiny_teacher.teacher)
+    examples = encoded(tiny_teacher.dataset, "validation", tokenizer, 512).examples
+    labels = torch.cat([torch.tensor(example["labels"][example["labels"] != IGNORED]).long() for example in examples])
+    share = labels.bincount().double() / len(labels)
+    assert metrics["guessing_loss"] == pytest.approx(-torch.xlogy(share, share).sum().item())
+    said = " ".join(capsys.readouterr().out.split())
+    assert re.search(r"validation loss \S+, no better than guessing .* lower --learning-rate", said)
 
 
 def test_head_size_is_checked_before_work_starts(tiny_dataset, tmp_path):

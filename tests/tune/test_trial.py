@@ -1,6 +1,7 @@
 """A trial in this process, with real DeepSpeed engines."""
 
 import math
+import os
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from student_train.config import DistillationConfig, ModelConfig, TrainConfig
 from student_train.loop import fit
 from student_train.worker import load_data
 from tune.journal import Progress
-from tune.trial import Plan, Training, measured, trained_config
+from tune.trial import Plan, Training, Trial, measured, trained_config
 
 MODEL = ModelConfig(hidden_size=8, num_heads=1, num_layers=1, max_length=5)
 
@@ -82,3 +83,10 @@ def test_only_what_is_asked_for_is_measured(dataset: Path) -> None:
     assert found["latency"] > 0
     wider = config(dataset, model=MODEL.model_copy(update={"hidden_size": 16}))
     assert measured(wider, ("size",))["size"] > found["size"]
+
+
+@pytest.mark.parametrize(("gpus", "seen"), [(0, ""), (1, "3")])
+def test_a_trial_that_asks_for_no_gpu_sees_none(gpus: float, seen: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    Trial.setup(object.__new__(Trial), {}, Plan(train={}, resources=ResourcesConfig(gpus=gpus)))
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == seen
