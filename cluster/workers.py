@@ -58,32 +58,22 @@ def run_workers(
         ConfigError: the cluster is too small for the workers asked for.
         UserError: raised by the loop on any worker.
     """
-    each = resources.per_worker()
-    if not resources.autoscale:
-        asked = {kind: amount * resources.workers for kind, amount in each.items()}
-        remedy = "lower --resources.workers or --resources.cpus"
-        check_resources(f"{resources.workers} training workers", asked, remedy)
+    _check_room(resources)
     place, filesystem = arrow(storage_path(storage))
-    run = RunConfig(
-        name=name,
-        storage_path=place,
-        storage_filesystem=filesystem,
-        failure_config=FailureConfig(max_failures=max_failures),
-        checkpoint_config=CheckpointConfig(1, checkpoint_score_attribute=keep_lowest, checkpoint_score_order="min"),
-        logging_config=LoggingConfig(log_level="WARNING" if resources.autoscale else "ERROR"),
-        callbacks=list(callbacks),
-    )
     trainer = TorchTrainer(
         _Worker(loop, resources),
         train_loop_config=payload,
         torch_config=TorchConfig(backend="nccl" if resources.gpus else "gloo"),
-        scaling_config=ScalingConfig(
-            num_workers=resources.workers,
-            use_gpu=resources.gpus > 0,
-            resources_per_worker=each,
-            accelerator_type=resources.accelerator_type,
+        scaling_config=_scaling(resources),
+        run_config=RunConfig(
+            name=name,
+            storage_path=place,
+            storage_filesystem=filesystem,
+            failure_config=FailureConfig(max_failures=max_failures),
+            checkpoint_config=CheckpointConfig(1, checkpoint_score_attribute=keep_lowest, checkpoint_score_order="min"),
+            logging_config=LoggingConfig(log_level="WARNING" if resources.autoscale else "ERROR"),
+            callbacks=list(callbacks),
         ),
-        run_config=run,
     )
     try:
         result = trainer.fit()
@@ -97,6 +87,23 @@ def run_workers(
             copy_into(Path(finished), output)
     remove_checkpoints(storage, name)
     return result.metrics or {}
+
+
+def _check_room(resources: ResourcesConfig) -> None:
+    """Refuse more workers than the cluster can ever hold, unless it grows."""
+    if not resources.autoscale:
+        asked = {kind: amount * resources.workers for kind, amount in resources.per_worker().items()}
+        remedy = "lower --resources.workers or --resources.cpus"
+        check_resources(f"{resources.workers} training workers", asked, remedy)
+
+
+def _scaling(resources: ResourcesConfig) -> ScalingConfig:
+    return ScalingConfig(
+        num_workers=resources.workers,
+        use_gpu=resources.gpus > 0,
+        resources_per_worker=resources.per_worker(),
+        accelerator_type=resources.accelerator_type,
+    )
 
 
 class _Worker:
