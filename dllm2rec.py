@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
-from cluster.config import Config, SubmitConfig, describe, load_config
+from cluster.config import Config, SubmitConfig, describe, load_config, without_credentials
 from cluster.console import VERBOSE, quiet_driver
 from cluster.errors import ConfigError, UserError
 from student_serve.errors import StudentError
@@ -130,7 +130,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     except (UserError, StudentError) as error:
         if debug:
             raise
-        print(f"dllm2rec: error: {error}", file=sys.stderr)
+        print(f"dllm2rec: error: {without_credentials(str(error))}", file=sys.stderr)
         sys.exit(2)
 
 

@@ -42,14 +42,21 @@ class Config(BaseModel):
         settings: dict[str, Any] = values(self)
         if info.mode != "json":
             return settings
-        return {
-            name: without_credentials(value) if isinstance(value, str) else value for name, value in settings.items()
-        }
+        return {name: _redacted(value) for name, value in settings.items()}
+
+
+def _redacted(value: Any) -> Any:  # noqa: ANN401  # what JSON holds
+    if isinstance(value, str):
+        return without_credentials(value)
+    if isinstance(value, list):
+        return [_redacted(item) for item in value]
+    return {name: _redacted(item) for name, item in value.items()} if isinstance(value, dict) else value
 
 
 def without_credentials(text: str) -> str:
-    """The text with ``scheme://user:password@host`` as ``scheme://host``."""
-    return re.sub(r"(?<=://)([^/\s:@]*:\S*|[^/\s@]+)@", "", text)
+    """The text without ``user:password@`` in addresses, and with stars for the value of ``?password=`` and its like."""
+    text = re.sub(r"(?<=://)([^/\s:@]*:\S*|[^/\s@]+)@", "", text)
+    return re.sub(r"(?i)([?&;](?:password|passwd|pwd|token|secret|sslpassword|api_?key)=)[^&;\s'\"]+", r"\1***", text)
 
 
 C = TypeVar("C", bound=Config)
@@ -77,10 +84,28 @@ ModelName = Annotated[str, AfterValidator(_model_name)]
 """The name of a registered model; MLflow would refuse an illegal one only when the model is there."""
 
 
+def no_ray_client(address: str | None) -> str | None:
+    """Refuse an address of the Ray client, which runs neither Ray Train nor what a verb does in its own process.
+
+    Raises:
+        ValueError: see above.
+    """
+    if address and address.startswith("ray://"):
+        raise ValueError(
+            f"{address} is an address of the Ray client, through which verbs do not run: use "
+            "`dllm2rec submit --address http://HEAD:8265 VERB …`"
+        )
+    return address
+
+
 class ClusterConfig(Config):
     """Where the work runs."""
 
-    address: str | None = Field(None, description="Ray address (ray://host:10001, auto); none starts a local Ray.")
+    address: Annotated[str | None, AfterValidator(no_ray_client)] = Field(
+        None,
+        description="Ray address (HEAD:6379, auto), on one of its nodes; none starts a local Ray. From elsewhere, "
+        "`dllm2rec submit` runs a verb on a cluster.",
+    )
     cpus: int | None = Field(None, ge=1, description="CPUs of a local Ray; none takes all of the machine.")
 
 
@@ -148,6 +173,9 @@ class SubmitConfig(Config):
         default_factory=_dashboard_address,
         description="URL of the cluster's dashboard; the variable RAY_API_SERVER_ADDRESS sets another default.",
     )
+    plain_http: bool = Field(
+        False, description="Send the token over http to another machine, where anyone on the way can read it."
+    )
     working_dir: Path = Field(Path(), description="Project directory to upload; the job runs in its copy.")
     wait: bool = Field(
         True, description="Print the job's log and end with its exit code; False, or --no-wait, leaves it running."
@@ -186,6 +214,9 @@ class JobsConfig(Config):
     address: str = Field(
         default_factory=_dashboard_address,
         description="URL of the cluster's dashboard; the variable RAY_API_SERVER_ADDRESS sets another default.",
+    )
+    plain_http: bool = Field(
+        False, description="Send the token over http to another machine, where anyone on the way can read it."
     )
 
     @model_validator(mode="after")

@@ -20,7 +20,7 @@ def jobs(config: JobsConfig) -> None:
     Raises:
         ClusterError: no cluster answers at the address, it refuses the token, or it knows no such job.
     """
-    client = connect(dashboard(config.address))
+    client = connect(dashboard(config.address), config.plain_http)
     if config.action == "list":
         known = [job for job in client.list_jobs() if job.submission_id]
         lines = [_line(job) for job in sorted(known, key=lambda job: job.start_time or 0)]

@@ -12,7 +12,9 @@ import time
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatch
 from http import HTTPStatus
+from ipaddress import ip_address
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import requests
 from aiohttp import ClientError
@@ -50,7 +52,7 @@ def submit(config: SubmitConfig, verb: str, argv: Sequence[str], verb_config: Co
     _check(root, argv, verb_config)
     entrypoint = shlex.join(["python", "-u", "-m", "dllm2rec", verb, *_arguments_in_job(argv, root)])
     address = dashboard(config.address)
-    client = connect(address)
+    client = connect(address, config.plain_http)
     job = _send(client, entrypoint, root, config)
     options = f"{job} --address {address}"
     hint = f"follow it with `dllm2rec jobs logs {options}`, stop it with `dllm2rec jobs stop {options}`"
@@ -72,12 +74,37 @@ def dashboard(address: str) -> str:
     return address.partition("#")[0].rstrip("/")
 
 
-def connect(address: str) -> JobSubmissionClient:
+def _check_private(address: str) -> None:
+    """Refuse to send the token where others may read it: over http to another machine."""
+    url = urlsplit(address)
+    if url.scheme == "http" and not _loopback(url.hostname or "") and os.environ.get("RAY_AUTH_MODE") == "token":
+        raise ConfigError(
+            f"--address {address} would get the token over plain http: forward the port (`ssh -L 8265:127.0.0.1:8265 "
+            f"{url.hostname}`, `kubectl port-forward`) and submit to http://127.0.0.1:8265, take https, or add "
+            "--plain-http True in a network that you trust"
+        )
+
+
+def _loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:  # a name
+        return False
+
+
+def connect(address: str, plain_http: bool = False) -> JobSubmissionClient:
     """Client of the Jobs API at ``address``, which sends the token where RAY_AUTH_MODE was so when Ray was imported.
 
+    Args:
+        address: URL of the dashboard.
+        plain_http: whether another machine may get the token over http.
+
     Raises:
+        ConfigError: it may not.
         ClusterError: nothing answers, something else than Ray answers, or the token is missing or wrong.
     """
+    if not plain_http:
+        _check_private(address)
     os.environ["RAY_API_SERVER_ADDRESS"] = address  # Ray's client prefers the variable to its argument.
     try:
         # Ray's client itself would wait for minutes.

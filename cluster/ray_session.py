@@ -11,7 +11,7 @@ import ray
 from ray.exceptions import AuthenticationError
 
 from cluster import console
-from cluster.config import ClusterConfig, ResourcesConfig
+from cluster.config import ClusterConfig, ResourcesConfig, no_ray_client
 from cluster.errors import ConfigError
 
 # What every worker needs to know before it imports an engine; docs/decisions.md says why each is there.
@@ -99,7 +99,10 @@ def fits_here(config: ClusterConfig, resources: ResourcesConfig, max_failures: i
 
 def _address(config: ClusterConfig) -> str | None:
     # Inside a submitted job RAY_ADDRESS names the cluster that runs it.
-    return config.address or os.environ.get("RAY_ADDRESS") or None
+    try:
+        return config.address or no_ray_client(os.environ.get("RAY_ADDRESS")) or None
+    except ValueError as error:
+        raise ConfigError(f"RAY_ADDRESS: {error}") from error
 
 
 def _start(address: str, options: dict[str, Any]) -> None:
@@ -126,6 +129,6 @@ def _start(address: str, options: dict[str, Any]) -> None:
 
 def _probe(address: str) -> None:
     """Fail within seconds where nothing listens; Ray itself waits for two minutes and then ends the process."""
-    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    host, colon, port = address.rpartition(":")
     if colon and port.isdigit():
         socket.create_connection((host, int(port)), timeout=5).close()

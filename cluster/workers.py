@@ -17,6 +17,7 @@ from cluster.devices import see_gpus
 from cluster.errors import UserError
 from cluster.files import arrow, copy_into
 from cluster.paths import storage_path
+from cluster.probe import Probe
 from cluster.resources import check_resources
 
 Payload = dict[str, Any]
@@ -32,6 +33,7 @@ def run_workers(
     storage: str,
     max_failures: int = 0,
     output: Path | None = None,
+    probe: Probe | None = None,
     keep_lowest: str | None = None,
     callbacks: Sequence[UserCallback] = (),
 ) -> dict[str, Any]:
@@ -48,6 +50,7 @@ def run_workers(
         storage: directory or URI that all machines reach, see :func:`cluster.checkpoints.checkpoint_storage`.
         max_failures: restarts from the last checkpoint after a worker dies.
         output: existing directory; none where the loop reports no checkpoint.
+        probe: what every worker has to see before it begins.
         keep_lowest: besides the last checkpoint, keep the one that was reported with the lowest value of this metric.
         callbacks: called with every report in this process.
 
@@ -61,7 +64,7 @@ def run_workers(
     _check_room(resources)
     place, filesystem = arrow(storage_path(storage))
     trainer = TorchTrainer(
-        _Worker(loop, resources),
+        _Worker(loop, resources, probe),
         train_loop_config=payload,
         torch_config=TorchConfig(backend="nccl" if resources.gpus else "gloo"),
         scaling_config=_scaling(resources),
@@ -109,11 +112,13 @@ def _scaling(resources: ResourcesConfig) -> ScalingConfig:
 class _Worker:
     """Runs the loop where the driver runs, so that relative paths hold, with as many threads as the worker has CPUs."""
 
-    def __init__(self, loop: Loop, resources: ResourcesConfig) -> None:
-        self.loop, self.resources = loop, resources
+    def __init__(self, loop: Loop, resources: ResourcesConfig, probe: Probe | None) -> None:
+        self.loop, self.resources, self.probe = loop, resources, probe
         self.directory = Path.cwd()
 
     def __call__(self, payload: Payload) -> None:
+        if self.probe:
+            self.probe.check()
         if self.directory.is_dir():
             os.chdir(self.directory)
         see_gpus(self.resources.gpus)

@@ -145,6 +145,11 @@ class TrainConfig(Config):
         None,
         description="Directory or URI that all machines reach, for checkpoints; none: beside the output.",
     )
+    checkpoint_seconds: NoEffect[float] = Field(
+        60,
+        ge=0,
+        description="Seconds between two checkpoints: the same command resumes a stopped training from the last one.",
+    )
     resources: ResourcesConfig = ResourcesConfig()
     deepspeed: DeepSpeedConfig = DeepSpeedConfig()
     cluster: NoEffect[ClusterConfig] = ClusterConfig()

@@ -3,14 +3,14 @@
 import json
 from pathlib import Path
 
-from cluster.checkpoints import checkpoint_storage
 from cluster.console import say
 from cluster.errors import ConfigError, StaleInputError
 from cluster.files import written_directory
-from cluster.identity import digest
 from cluster.live import Live
+from cluster.probe import probed
 from cluster.ray_session import fits_here, ray_session
 from cluster.storage import Manifest, check_free, check_made_from, fingerprint, output_directory, read_manifest
+from cluster.unfinished import Unfinished
 from cluster.workers import run_workers
 from data_prep.schema import EMBEDDINGS_FILE
 from data_prep.yardsticks import best_yardstick, yardsticks
@@ -50,8 +50,14 @@ def train(config: TrainConfig, start_from: Path | None = None, in_process: bool 
 
 def _train(config: TrainConfig, inputs: dict[str, str], start_from: Path | None, live: Live | None, here: bool) -> Path:
     prepared = read_manifest(config.dataset, "prepare")
-    start = str(start_from) if start_from else None
-    payload = {"config": config.model_dump(mode="json"), "start_from": start, "live": live}
+    unfinished = Unfinished.of("train", config, inputs | _started(start_from), config.storage, config.output)
+    unfinished.check_place(config.output, config.overwrite)
+    payload = {
+        "config": config.model_dump(mode="json"),
+        "start_from": str(start_from) if start_from else None,
+        "unfinished": unfinished,
+        "live": live,
+    }
     with output_directory(
         config.output, verb="train", config=config, inputs=inputs, overwrite=config.overwrite
     ) as draft:
@@ -59,15 +65,17 @@ def _train(config: TrainConfig, inputs: dict[str, str], start_from: Path | None,
             with written_directory(draft.path) as directory:
                 train_here(payload, directory)
         else:
-            with ray_session(config.cluster):
+            paths = {"dataset": config.dataset, "labels": config.labels, "start-from": start_from}
+            with ray_session(config.cluster), probed(config.output, paths, config.resources) as probe:
                 run_workers(
                     train_worker,
                     payload,
                     config.resources,
-                    name=f"train-{digest(config, inputs | _started(start_from))}",
-                    storage=checkpoint_storage(config.storage, config.output),
+                    name=unfinished.name,
+                    storage=unfinished.storage,
                     max_failures=config.max_failures,
                     output=draft.path,
+                    probe=probe,
                 )
         outcome = json.loads((draft.path / RESULT_FILE).read_text())
         (draft.path / RESULT_FILE).unlink()

@@ -1,6 +1,8 @@
 """What every worker of a training does: read its slice, train, evaluate; under Ray Train, or alone in this process."""
 
+import shutil
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,8 +12,9 @@ from ray.train import Checkpoint
 from safetensors.torch import load_file
 
 from cluster.checkpoints import last_checkpoint
-from cluster.console import report
-from cluster.engine import on_the_cpu
+from cluster.console import report, say
+from cluster.engine import mean_over_workers, on_the_cpu
+from cluster.errors import UserError
 from cluster.files import local_copy, read_parquet
 from cluster.paths import storage_path
 from cluster.storage import Manifest, read_manifest
@@ -24,23 +27,31 @@ from student_train.loop import TrainerState, TrainingData, fit
 from student_train.outcome import RESULT_FILE, gate_ranks, measure, progress_text, write_student
 from student_train.rows import read_rows
 
+EPOCH_FILE = "epoch"
+
 
 def train_worker(payload: Payload) -> None:
-    """One Ray Train worker: report checkpoints, if a restart may need them, and in the end the student."""
-    context, max_failures = ray_train.get_context(), payload["config"]["max_failures"]
+    """One Ray Train worker: report checkpoints now and then, and in the end the student."""
+    context, config = ray_train.get_context(), TrainConfig.model_validate(payload["config"])
+    rank, world_size = context.get_world_rank(), context.get_world_size()
+    due = _Clock(config.checkpoint_seconds)
 
     def keep(state: TrainerState, save: Callable[[Path], None]) -> None:
+        if not due():
+            return
+        if rank == 0:
+            payload["unfinished"].note()
         with tempfile.TemporaryDirectory() as directory:
             save(Path(directory))
+            (Path(directory) / EPOCH_FILE).write_text(str(state.epoch))
             ray_train.report({"epoch": state.epoch}, checkpoint=Checkpoint.from_directory(directory))
 
-    rank, world_size = context.get_world_rank(), context.get_world_size()
-    with last_checkpoint() as found, tempfile.TemporaryDirectory() as made:
-        student = found
+    with last_checkpoint() as rays, tempfile.TemporaryDirectory() as made:
+        student = found = rays or payload["unfinished"].newest()
         if not (found and (found / RESULT_FILE).is_file()):  # else stopped after the end, before the student was taken
             student = Path(made)
-            train_student(payload, student, rank, world_size, found, keep if max_failures else None)
-        ray_train.report({"done": True}, checkpoint=Checkpoint.from_directory(student) if rank == 0 else None)
+            train_student(payload, student, rank, world_size, found, keep)
+        ray_train.report({"epoch": config.epochs}, checkpoint=Checkpoint.from_directory(student) if rank == 0 else None)
 
 
 def train_here(payload: Payload, output: Path) -> None:
@@ -48,13 +59,46 @@ def train_here(payload: Payload, output: Path) -> None:
 
     A short training takes seconds so; the processes of Ray Train need most of a minute to start.
     """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(TrainConfig.model_validate(payload["config"]).resources.threads)
+    config, unfinished = TrainConfig.model_validate(payload["config"]), payload["unfinished"]
+    due, threads = _Clock(config.checkpoint_seconds), torch.get_num_threads()
+
+    def keep(state: TrainerState, save: Callable[[Path], None]) -> None:
+        def write(directory: Path) -> None:
+            save(directory)
+            (directory / EPOCH_FILE).write_text(str(state.epoch))
+
+        if due():
+            unfinished.note()
+            unfinished.keep(write, state.epoch)
+
+    torch.set_num_threads(config.resources.threads)
     try:
-        with on_the_cpu():
-            train_student(payload, output)
+        found = unfinished.newest()
+        if found and (found / RESULT_FILE).is_file():  # Ray Train ended it, and was stopped before it was taken
+            shutil.copytree(found, output, dirs_exist_ok=True)
+        else:
+            with on_the_cpu():
+                train_student(payload, output, checkpoint=found, keep=keep)
+    except UserError:
+        unfinished.remove()
+        raise
     finally:
         torch.set_num_threads(threads)
+    unfinished.remove()
+
+
+class _Clock:
+    """Says whether it is time for a checkpoint; a collective call, for all workers have to agree."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds, self._kept = seconds, time.monotonic()
+
+    def __call__(self) -> bool:
+        overdue = time.monotonic() - self._kept >= self._seconds
+        if not mean_over_workers(torch.tensor(float(overdue))):
+            return False
+        self._kept = time.monotonic()
+        return True
 
 
 def train_student(
@@ -68,7 +112,7 @@ def train_student(
     """Train, evaluate on test once, and on rank 0 write the student; a collective call of all workers.
 
     Args:
-        payload: the config, the checkpoint to start from, and who listens.
+        payload: the config, the checkpoint to start from, what a stop leaves behind, and who listens.
         output: existing directory for the student.
         rank: of this worker.
         world_size: how many workers there are.
@@ -77,6 +121,8 @@ def train_student(
     """
     config = TrainConfig.model_validate(payload["config"])
     data = load_data(config, rank, world_size)
+    if checkpoint and rank == 0:
+        say(f"{config.output.name}: resumes after epoch {(checkpoint / EPOCH_FILE).read_text()}")
 
     def on_evaluation(state: TrainerState, save: Callable[[Path], None]) -> bool:
         if rank == 0:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 
+from cluster.probe import Probe
 from teacher_infer.config import LabelConfig
 from teacher_infer.engine import Task, VllmEngine
 from teacher_infer.store import LabelStore
@@ -17,6 +18,8 @@ class Job:
     config: LabelConfig
     """With absolute paths and every default filled in."""
     model: Path
+    probe: Probe | None = None
+    """What every actor has to see before it begins."""
 
     @property
     def store(self) -> LabelStore:
@@ -28,7 +31,13 @@ class Engines:
     """The engines of one actor, each opened when it is first needed and then kept."""
 
     def __init__(self, job: Job, share: int) -> None:
-        """``share``: engines that may come to live in this actor; they share its GPU."""
+        """``share``: engines that may come to live in this actor; they share its GPU.
+
+        Raises:
+            ClusterError: this node does not see what the driver sees.
+        """
+        if job.probe:
+            job.probe.check()
         self._job, self._share = job, share
         self._open: dict[Task, VllmEngine] = {}
 

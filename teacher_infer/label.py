@@ -4,12 +4,14 @@ Engines label a shard at a time and commit it; the same command resumes where it
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from cluster.console import say
 from cluster.errors import ConfigError, StaleInputError, UserError
 from cluster.identity import deciding
+from cluster.probe import probed
 from cluster.ray_session import ray_session
 from cluster.storage import MANIFEST_FILE, Draft, Manifest, check_made_from, fingerprint, read_manifest, write_manifest
 from cluster.text import aligned
@@ -46,7 +48,9 @@ def label(config: LabelConfig) -> Path:
     missing = list(store.missing(shards))
     if missing or not store.finished:
         (config.output / MANIFEST_FILE).unlink(missing_ok=True)
-        with ray_session(config.cluster):
+        paths = {"dataset": config.dataset, "teacher": job.model, "candidates": config.candidates}
+        with ray_session(config.cluster), probed(config.output, paths, config.resources) as probe:
+            job = replace(job, probe=probe)
             embed_catalogue(job)
             _label(job, shards, missing)
         _finish(job, shards, inputs)

@@ -7,6 +7,7 @@ from cluster.checkpoints import checkpoint_storage
 from cluster.console import say
 from cluster.identity import digest
 from cluster.lean_import import lean_import
+from cluster.probe import probed
 from cluster.ray_session import ray_session
 from cluster.storage import check_free, fingerprint, output_directory, read_manifest
 from cluster.workers import Payload, run_workers
@@ -37,6 +38,7 @@ def train_teacher(config: TrainTeacherConfig) -> Path:
     with (
         output_directory(config.output, verb=VERB, config=config, inputs=inputs, overwrite=config.overwrite) as draft,
         ray_session(config.cluster),
+        probed(config.output, {"dataset": config.dataset, "start-from": config.start_from}, config.resources) as probe,
     ):
         last = run_workers(
             _worker,
@@ -46,6 +48,7 @@ def train_teacher(config: TrainTeacherConfig) -> Path:
             storage=checkpoint_storage(config.storage, config.output),
             max_failures=config.max_failures,
             output=draft.path,
+            probe=probe,
             keep_lowest=LOSS,
         )
         draft.counts |= last["counts"]

@@ -13,6 +13,7 @@ from cluster.config import describe
 from cluster.console import say
 from cluster.errors import ConfigError, UserError
 from cluster.identity import digest
+from cluster.probe import Probe, probed
 from cluster.ray_session import ray_session
 from cluster.storage import Draft, read_manifest, write_manifest
 from cluster.tracking import Tracker
@@ -70,11 +71,12 @@ def compare(config: CompareConfig) -> Path:
         Tracker(config.tracking, config.output) as tracker,
         tracker.running(run),
         ray_session(config.cluster, dashboard=config.resources.workers > 1),
+        probed(config.output, {"train.dataset": base.dataset, "train.labels": base.labels}, config.resources) as probe,
     ):
         places = enter(journal, cells)
         say(f"{len(journal.records)} trainings, {len(journal.ended)} of them done already")
         run_trials(
-            lambda: plan_of(config, base, cells, inputs),
+            lambda: plan_of(config, base, cells, inputs, probe),
             journal,
             lambda: (Listed(journal), EveryTrial()),
             total=len(journal.records),
@@ -130,7 +132,9 @@ def enter(journal: Journal, cells: list[Cell]) -> dict[str, int]:
     return places
 
 
-def plan_of(config: CompareConfig, base: TrainConfig, cells: list[Cell], inputs: dict[str, str]) -> Plan:
+def plan_of(
+    config: CompareConfig, base: TrainConfig, cells: list[Cell], inputs: dict[str, str], probe: Probe | None = None
+) -> Plan:
     """What all trainings have in common."""
     return Plan(
         train=base.model_dump(mode="json"),
@@ -140,6 +144,7 @@ def plan_of(config: CompareConfig, base: TrainConfig, cells: list[Cell], inputs:
         test=True,
         storage=trial_storage(base.storage, config.output),
         inputs=inputs,
+        probe=probe,
     )
 
 

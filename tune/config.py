@@ -187,6 +187,7 @@ _UNUSED = {
     "overwrite": "set the verb's own `overwrite`",
     "register_as": "set the verb's own `register_as`",
     "max_failures": "set `retries`",
+    "checkpoint_seconds": "set the verb's own `checkpoint_seconds`",
     "resources": "set the verb's own `resources`",
     "cluster": "set the verb's own `cluster`",
     "tracking": "set the verb's own `tracking`",

@@ -12,6 +12,7 @@ from ray.tune.search import Searcher
 
 from cluster.console import say
 from cluster.identity import deciding
+from cluster.probe import Probe, probed
 from cluster.ray_session import ray_session
 from cluster.run_record import flatten
 from cluster.storage import Draft, write_manifest
@@ -57,9 +58,10 @@ def tune(config: TuneConfig) -> Path:
         Tracker(config.tracking, config.output) as tracker,
         tracker.running(run),
         ray_session(config.cluster, dashboard=config.resources.workers > 1),
+        probed(config.output, {"train.dataset": base.dataset, "train.labels": base.labels}, config.resources) as probe,
     ):
         records = run_trials(
-            lambda: plan_of(config, base, space, inputs),
+            lambda: plan_of(config, base, space, inputs, probe),
             journal,
             lambda: parts(config, base, space, journal),
             total=total(config, base, space),
@@ -114,7 +116,9 @@ def open_journal(config: TuneConfig, base: TrainConfig, space: Space, inputs: Ma
     return journal
 
 
-def plan_of(config: TuneConfig, base: TrainConfig, space: Space, inputs: Mapping[str, str]) -> Plan:
+def plan_of(
+    config: TuneConfig, base: TrainConfig, space: Space, inputs: Mapping[str, str], probe: Probe | None = None
+) -> Plan:
     """What all trials have in common: as many epochs as the scheduler gives, and in PBT no patience."""
     train, hands_on = base, config.search.scheduler == "pbt"
     decisions: Sequence[int] = ()
@@ -139,6 +143,7 @@ def plan_of(config: TuneConfig, base: TrainConfig, space: Space, inputs: Mapping
         checkpoint_seconds=config.checkpoint_seconds,
         storage=trial_storage(base.storage, config.output),
         inputs=dict(inputs),
+        probe=probe,
     )
 
 

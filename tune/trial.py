@@ -23,6 +23,7 @@ from cluster.devices import see_gpus
 from cluster.errors import ConfigError, TrainingError
 from cluster.files import parquet_rows
 from cluster.identity import digest
+from cluster.probe import Probe
 from cluster.storage import read_manifest
 from cluster.workers import Payload, run_workers
 from data_prep.schema import ITEMS_FILE
@@ -69,6 +70,8 @@ class Plan:
     """Where Ray Train keeps the checkpoints of trials with several workers."""
     inputs: dict[str, str] = field(default_factory=dict)
     """Fingerprints by name."""
+    probe: Probe | None = None
+    """What every process of a trial has to see before it begins."""
 
 
 class Trial(tune.Trainable):
@@ -76,6 +79,8 @@ class Trial(tune.Trainable):
 
     def setup(self, config: dict[str, Any], plan: Plan) -> None:
         """Note what trials have in common; ``config`` has a point, and a checkpoint if it resumes."""
+        if plan.probe:
+            plan.probe.check()
         see_gpus(plan.resources.gpus)
         torch.set_num_threads(plan.resources.threads)
         self.plan = plan
@@ -225,7 +230,9 @@ def train_on_workers(config: dict[str, Any], plan: Plan) -> None:
         trained = trained_config(plan, config["point"])
         name = f"trial-{digest(trained, plan.inputs | {'seeds': str(plan.seeds)})}"
         payload = {"plan": plan, "config": trained}
-        last = run_workers(_worker, payload, plan.resources, name=name, storage=plan.storage, callbacks=[Reports()])
+        last = run_workers(
+            _worker, payload, plan.resources, name=name, storage=plan.storage, probe=plan.probe, callbacks=[Reports()]
+        )
         tune.report(last)
     except TrainingError as error:
         tune.report({"failed": str(error)})

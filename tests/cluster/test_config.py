@@ -137,11 +137,21 @@ def test_settings_that_are_written_hold_no_credentials() -> None:
     assert tracking.model_dump()["uri"] == tracking.model_copy().uri == uri
 
 
+def test_nor_do_addresses_within_lists_and_mappings() -> None:
+    class Nested(Config):
+        places: tuple[str, ...] = ("s3://key:secret@host/a",)
+        variants: dict[str, dict[str, str]] = {"a": {"uri": "http://me:secret@host"}}  # noqa: RUF012
+
+    assert "secret" not in Nested().model_dump_json()
+
+
 @pytest.mark.parametrize(
     ("text", "shown"),
     [
         ("http://me:secret@host:5000/x", "http://host:5000/x"),
         ("https://token@host", "https://host"),
+        ("postgresql://db/runs?user=me&password=se=cr!t&x=1", "postgresql://db/runs?user=me&password=***&x=1"),
+        ("https://host/x?sig=1&api_key=k3y: refused", "https://host/x?sig=1&api_key=*** refused"),
         ("error at http://me:secret@host: no", "error at http://host: no"),
         ("s3://bucket/a@b", "s3://bucket/a@b"),
         ("sqlite:////data/me@work/mlflow.db", "sqlite:////data/me@work/mlflow.db"),

@@ -246,6 +246,27 @@ def test_address_without_a_dashboard_is_told_in_one_line(address: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("address", ["http://head:8265", "http://10.0.0.7:8265", "http://127.0.0.1.example.org"])
+def test_the_token_goes_to_no_other_machine_over_plain_http(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    config = PromoteConfig(output=Path("/shared/promotion"))
+    with pytest.raises(ConfigError, match=r"would get the token over plain http: forward .* --plain-http True"):
+        submit(SubmitConfig(working_dir=ROOT, address=address), "promote", [], config)
+
+
+@pytest.mark.parametrize("address", ["https://127.0.0.1:{port}", "http://localhost:{port}", "http://[::1]:{port}"])
+def test_https_and_loopback_may_get_it(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    with pytest.raises(ClusterError, match="no Ray cluster answers"):
+        connect(address.format(port=free_port()))
+
+
+def test_a_network_that_is_trusted_may_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    with pytest.raises(ClusterError, match="no Ray cluster answers"):
+        connect("http://no-such-host.invalid:8265", plain_http=True)
+
+
 def test_server_that_stays_silent_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cluster.jobs.PROBE_SECONDS", 0.2)
     with socket.socket() as listener:

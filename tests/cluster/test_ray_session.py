@@ -1,8 +1,14 @@
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+from cluster.config import ClusterConfig, ResourcesConfig
+from cluster.errors import ConfigError
+from cluster.ray_session import fits_here
+from dllm2rec import main
 
 # In a process of its own: the other tests of this run share one Ray.
 SESSIONS = """
@@ -68,9 +74,22 @@ except ConfigError as error:
 """
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1:{port}", "ray://127.0.0.1:{port}", "nonsense"])
+@pytest.mark.parametrize("address", ["127.0.0.1:{port}", "nonsense"])
 def test_an_address_where_nothing_listens_is_told_in_one_line(address: str) -> None:
     address = address.format(port=free_port())
     done = subprocess.run([sys.executable, "-c", ADDRESS, address], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith(f"no Ray answers at --cluster.address {address}: ")
+
+
+def test_the_ray_client_is_refused_in_one_line_that_names_submit(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["train", "--cluster.address", "ray://head:10001", "--output", str(tmp_path / "student")])
+    line = capsys.readouterr().err
+    assert (ended.value.code, line.count("\n")) == (2, 1)
+    assert "ray://head:10001 is an address of the Ray client" in line and "dllm2rec submit" in line
+    monkeypatch.setenv("RAY_ADDRESS", "ray://head:10001")
+    with pytest.raises(ConfigError, match="RAY_ADDRESS: ray://head:10001 is an address of the Ray client"):
+        fits_here(ClusterConfig(), ResourcesConfig())

@@ -131,7 +131,8 @@ def test_a_killed_worker_costs_nothing_but_time(
     from student_train import train as module
 
     monkeypatch.setattr(module, "train_worker", DiesOnce(tmp_path / "died"))
-    killed = settings.model_copy(update={"output": tmp_path / "killed", "max_failures": 1})
+    update = {"output": tmp_path / "killed", "max_failures": 1, "checkpoint_seconds": 0}
+    killed = settings.model_copy(update=update)
     resumed = read_manifest(train(killed)).metrics
     assert (tmp_path / "died").exists()
     timing = {name for name in whole if "second" in name}
@@ -183,7 +184,7 @@ def test_only_the_very_same_training_resumes_from_what_a_stopped_one_left(
 ) -> None:
     from student_train import train as module
 
-    storage = {"storage": str(tmp_path / "storage"), "max_failures": 1}
+    storage = {"storage": str(tmp_path / "storage"), "max_failures": 1, "checkpoint_seconds": 0}
     settings = config(dataset, tmp_path / "first", epochs=8, **storage)
     with monkeypatch.context() as patched:
         patched.setattr(module, "train_worker", DiesOnce(None))
