@@ -120,8 +120,7 @@ def _run(runs: Any, plan: Plan, begin: Begin, follow: Follow, most: int, retries
     journal = follow.journal
     # Otherwise few trials at a time wait for an actor.
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(most + 1)
-    # Not by a Tuner, which would pickle searcher and callbacks for a restore that we do without, and would, with ray://
-    # addresses, run in an actor: the journal is here.
+    # Not by a Tuner, which would pickle searcher and callbacks for a restore that we do without.
     tune.run(
         runs,
         name=f"{os.getpid()}-{len(journal.records)}",
