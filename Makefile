@@ -7,7 +7,7 @@ UV := $(BIN)/uv
 # uv does not read pip's setting for local wheels; without one, torch's own CPU builds are asked for.
 TORCH_SOURCE := $(if $(PIP_FIND_LINKS),--find-links "$(PIP_FIND_LINKS)",$(if $(filter cpu,$(EXTRA)),--torch-backend cpu))
 
-.PHONY: help demo test test-fast test-cluster lint bench install lock clean
+.PHONY: help demo test test-fast lint bench install lock clean
 
 help: ## list the targets
 	@grep -hE "^[a-z-]+:.*## " $(MAKEFILE_LIST) | sed -E "s/^([a-z-]+):.*## (.*)/  make \1\t\2/" | expand -t 20
@@ -20,9 +20,6 @@ test: install ## all tests
 
 test-fast: install ## the tests that start no engine
 	$(BIN)/pytest -q -m "not engine"
-
-test-cluster: install ## every verb as a job on three machines, which are namespaces of this one
-	$(BIN)/pytest -q tests/test_cluster_pipeline.py
 
 lint: install ## ruff and mypy
 	$(BIN)/ruff check .

@@ -21,14 +21,14 @@ def free_port() -> int:
 class Listening:
     """A command of MLflow in an activated environment; as a context it runs for the length of the block."""
 
-    def __init__(self, command: str, folder: Path, path: str, host: str = "127.0.0.1") -> None:
-        """``folder`` is where it runs, ``path`` what answers once it is up, and ``host`` its address."""
+    def __init__(self, command: str, folder: Path, path: str) -> None:
+        """``folder`` is where it runs, and ``path`` what answers once it is up."""
         port = free_port()
-        self.address = f"http://{host}:{port}"
+        self.address = f"http://127.0.0.1:{port}"
         self._command, self._folder, self._path = command, folder, path
         self._environment = {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"} | {
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-            "MLFLOW_HOST": host,
+            "MLFLOW_HOST": "127.0.0.1",
             "MLFLOW_PORT": str(port),
             "MLFLOW_WORKERS": "1",
             # A server starts seven processes for them.
@@ -61,7 +61,7 @@ class Listening:
         self._process.wait()
 
 
-def mlflow_server(folder: Path, host: str = "127.0.0.1") -> Listening:
-    """An MLflow server whose database and artifacts lie in ``folder``; it answers to ``host`` and no other name."""
+def mlflow_server(folder: Path) -> Listening:
+    """An MLflow server whose database and artifacts lie in ``folder``; it answers to 127.0.0.1 and no other name."""
     store = "--backend-store-uri sqlite:///server.db --artifacts-destination files"
-    return Listening(f"mlflow server {store} --allowed-hosts '{host}*'", folder, "/health", host)
+    return Listening(f"mlflow server {store} --allowed-hosts '127.0.0.1*'", folder, "/health")
