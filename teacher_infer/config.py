@@ -66,6 +66,9 @@ class LabelConfig(Config):
     )
     top_k: int = Field(20, ge=1, description="Items kept per row, best first.")
     splits: tuple[Split, ...] = Field(SPLITS, min_length=1, description="Splits to label.")
+    limit: NoEffect[int | None] = Field(
+        None, ge=1, description="Label only this many rows of each split; without it the same command does the rest."
+    )
     rows_per_shard: int = Field(1024, ge=1, description="Rows labelled and committed together.")
     resources: NoEffect[ResourcesConfig] = ResourcesConfig()
     max_workers: NoEffect[int | None] = Field(
@@ -110,6 +113,9 @@ class LabelConfig(Config):
         512 << 20,
         ge=1 << 20,
         description="Most bytes that ranking by distance may take beside the item embeddings, which are memory-mapped.",
+    )
+    embedding_dtype: Literal["float32", "float16"] = Field(
+        "float32", description="Number format in which the item embeddings are stored."
     )
     vllm: VllmConfig = VllmConfig()
     output: NoEffect[AnyPath] = Field(Path("runs/labels"), description="Label directory to write.")

@@ -17,18 +17,20 @@ class Job:
     config: LabelConfig
     """With absolute paths and every default filled in."""
     model: Path
+    attempt: str | None = None
+    """Names the beginning of the label directory that this job works on."""
 
     @property
     def store(self) -> LabelStore:
         """Where the labels go."""
-        return LabelStore(self.config.output)
+        return LabelStore(self.config.output, self.attempt)
 
 
 class Engines:
     """The engines of one actor, each opened when it is first needed and then kept."""
 
-    def __init__(self, job: Job, share: int) -> None:
-        """``share``: engines that may come to live in this actor; they share its GPU."""
+    def __init__(self, job: Job, share: int = 1) -> None:
+        """``share``: engines that may live in this actor at a time; they share its GPU."""
         self._job, self._share = job, share
         self._open: dict[Task, VllmEngine] = {}
 
@@ -39,6 +41,8 @@ class Engines:
             ModelError: vLLM cannot load the model.
         """
         if task not in self._open:
+            if len(self._open) == self._share:
+                self.close()
             resources, vllm = self._job.config.resources, self._job.config.vllm
             torch.set_num_threads(max(1, int(resources.cpus)))
             room = vllm.gpu_memory_utilization / self._share

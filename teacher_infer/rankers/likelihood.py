@@ -26,7 +26,7 @@ class Likelihood:
     """A causal LM that is asked for the likeliest of the titles there are, so that every answer is an item."""
 
     kind: ScoreKind = "logprob"
-    engines = 1
+    asks = ("generate",)
 
     def __init__(self, titles: Sequence[str], generator: Callable[[], VllmEngine], config: LabelConfig) -> None:
         self._titles, self._generator, self._config = titles, generator, config
