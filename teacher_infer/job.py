@@ -1,5 +1,6 @@
 """One labelling job as its actors know it, and the engines that an actor opens."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import torch
 
 from teacher_infer.config import LabelConfig
 from teacher_infer.engine import Task, VllmEngine
-from teacher_infer.store import LabelStore
+from teacher_infer.store import PROGRESS_FOLDER, LabelStore
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,17 @@ class Job:
     model: Path
     attempt: str | None = None
     """Names the beginning of the label directory that this job works on."""
+
+    @property
+    def catalogue(self) -> Path:
+        """Where the catalogue lies in tokens, see :mod:`teacher_infer.read_catalogue`."""
+        return self.config.output / PROGRESS_FOLDER / "catalogue"
+
+    @property
+    def longest(self) -> int | None:
+        """Tokens of the longest prompt with its answer, if they were counted."""
+        file = self.catalogue / "longest.json"
+        return json.loads(file.read_text()) if file.is_file() else None
 
     @property
     def store(self) -> LabelStore:
@@ -47,7 +59,7 @@ class Engines:
             torch.set_num_threads(max(1, int(resources.cpus)))
             room = vllm.gpu_memory_utilization / self._share
             vllm = vllm.model_copy(update={"gpu_memory_utilization": room})
-            self._open[task] = VllmEngine(self._job.model, task, vllm, gpu=resources.gpus > 0)
+            self._open[task] = VllmEngine(self._job.model, task, vllm, gpu=resources.gpus > 0, length=self._job.longest)
         return self._open[task]
 
     def close(self) -> None:

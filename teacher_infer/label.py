@@ -25,9 +25,11 @@ from teacher_infer.embeddings import embed_catalogue
 from teacher_infer.job import Job
 from teacher_infer.labeller import Done, Label
 from teacher_infer.locate import locate_teacher
+from teacher_infer.model_files import is_causal
 from teacher_infer.pool import Pool
 from teacher_infer.progress import Progress
 from teacher_infer.rankers.base import Ranker, asked_by, takes_answers
+from teacher_infer.read_catalogue import ReadCatalogue
 from teacher_infer.stats import Stats
 from teacher_infer.store import VERB, Shard, plan
 
@@ -67,8 +69,10 @@ def _run(job: Job, kind: type[Ranker], shards: Sequence[Shard], missing: Sequenc
     asked = asked_by(kind)
     if takes_answers(kind) and missing:
         with Pool(job) as pool:
+            _read_catalogue(job, pool)
             _watch(job, "answers", pool.work_through(Answers, job.store.unanswered(missing)), shards, missing)
     with Pool(job) as pool:
+        _read_catalogue(job, pool)
         embed_catalogue(job, pool)
         if set(asked) <= {"embed"}:
             _watch(job, "", pool.work_through(Label, missing), shards, missing)
@@ -131,7 +135,8 @@ def _resolved(config: LabelConfig, adapter: Path | None) -> LabelConfig:
     paths = {"dataset": config.dataset, "output": config.output, "candidates": config.candidates}
     absolute = {name: path.absolute() for name, path in paths.items() if path}
     beams = config.top_k if config.ranking == "beam" and config.beams is None else config.beams
-    vllm = config.vllm.model_copy(update={"lora": adapter.absolute() if adapter else None})
+    dtype = config.vllm.dtype or ("auto" if config.resources.gpus else "float32")
+    vllm = config.vllm.model_copy(update={"lora": adapter.absolute() if adapter else None, "dtype": dtype})
     return config.model_copy(update={"exclude_history": exclude, "beams": beams, "vllm": vllm, **absolute})
 
 
@@ -139,6 +144,12 @@ def _settings(config: LabelConfig) -> dict[str, Any]:
     """What the labels depend on beside their inputs."""
     settings = deciding(config)
     return settings | settings.pop("vllm")
+
+
+def _read_catalogue(job: Job, pool: Pool) -> None:
+    """Have the catalogue read in tokens once, if a causal model answers in them."""
+    if job.longest is None and is_causal(job.model):
+        list(pool.work_through(ReadCatalogue, [0]))
 
 
 def _watch(job: Job, what: str, results: Iterator[Done], shards: Sequence[Shard], missing: Sequence[Shard]) -> None:
