@@ -1,7 +1,6 @@
 """Reading a data set directory: the catalogue's titles and the sequence shards."""
 
 from collections.abc import Iterable
-from functools import lru_cache
 from itertools import accumulate
 from pathlib import Path
 
@@ -74,52 +73,30 @@ def read_rows(shard: Path) -> pa.Table:
 
 def count_rows(dataset: Path, split: Split) -> int:
     """Rows of a split."""
-    return sum(map(sum, _row_groups(dataset, split).values()))
+    return sum(shard_rows(dataset, split).values())
 
 
 def read_range(dataset: Path, split: Split, start: int, rows: int) -> pa.Table:
     """``rows`` rows of a split (SEQUENCES) from place ``start`` on, whichever shards they lie in.
 
-    Only the row groups that hold them are read; the last ones are kept.
+    Only the row groups that hold them are read.
 
     Raises:
         DataError: a file is damaged or a history is empty.
         StaleInputError: the split has no rows.
     """
     found, begin = [SEQUENCES.empty_table()], 0
-    for file, groups in _row_groups(dataset, split).items():
-        for number, count in enumerate(groups):
-            first, last = max(start - begin, 0), min(start + rows - begin, count)
-            if first < last:
-                found.append(_read_group(file, file.stat().st_mtime_ns, number).slice(first, last - first))
-            begin += count
+    for file, count in shard_rows(dataset, split).items():
+        first, last = max(start - begin, 0), min(start + rows - begin, count)
+        begin += count
+        if first < last:
+            try:
+                part = read_part(file, SEQUENCES, first, last)
+            except (KeyError, pa.ArrowException) as error:
+                reason = " ".join(str(error).split())[:200]
+                raise DataError(f"{file} cannot be read: {reason}: run `dllm2rec prepare` again") from error
+            found.append(_checked(part, file))
     return pa.concat_tables(found)
-
-
-def _row_groups(dataset: Path, split: Split) -> dict[Path, tuple[int, ...]]:
-    """The shards of a split, in order, with the rows of each of their row groups."""
-    return {file: _groups_of(file, file.stat().st_mtime_ns) for file in shards(dataset, split)}
-
-
-@lru_cache(maxsize=4096)
-def _groups_of(file: Path, changed: int) -> tuple[int, ...]:
-    """``changed`` tells a file from an earlier one of its name."""
-    try:
-        footer = pq.read_metadata(file)
-    except pa.ArrowException as error:
-        raise DataError(f"{file} cannot be read: {error}: run `dllm2rec prepare` again") from error
-    return tuple(footer.row_group(group).num_rows for group in range(footer.num_row_groups))
-
-
-@lru_cache(maxsize=4)
-def _read_group(file: Path, changed: int, number: int) -> pa.Table:
-    try:
-        with pq.ParquetFile(file) as opened:
-            rows = opened.read_row_group(number, columns=SEQUENCES.names).cast(SEQUENCES)
-    except (KeyError, pa.ArrowException) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise DataError(f"{file} cannot be read: {reason}: run `dllm2rec prepare` again") from error
-    return _checked(rows, file)
 
 
 def _checked(rows: pa.Table, shard: Path) -> pa.Table:

@@ -10,13 +10,14 @@ import numpy as np
 from safetensors.torch import load_file, save_file
 
 from cluster.console import report
+from cluster.files import local_copy, written
 from data_prep.reading import read_titles
 from data_prep.schema import EMBEDDINGS_FILE, EMBEDDINGS_TENSOR
 from teacher_infer.job import Engines, Job
 from teacher_infer.nearest import read_items
 from teacher_infer.pool import Pool
 from teacher_infer.prompts import embedded
-from teacher_infer.store import PROGRESS_FOLDER, written
+from teacher_infer.store import PROGRESS_FOLDER
 from teacher_infer.whitening import BLOCK, Whitening, whitening
 
 Number = Literal["float32", "float16"]
@@ -66,7 +67,7 @@ def put_together(
     shards: Sequence[Path], places_N: np.ndarray, size: int, file: Path, number: Number = "float32"
 ) -> None:
     """Write a safetensors file of the rows ``places_N`` of stacked shards of ``size`` rows, a block at a time."""
-    width = np.load(shards[0], mmap_mode="r").shape[1]
+    width = np.load(local_copy(shards[0]), mmap_mode="r").shape[1]
 
     def blocks() -> Iterator[np.ndarray]:
         for start in range(0, len(places_N), BLOCK):
@@ -74,7 +75,7 @@ def put_together(
             block = np.empty((len(places), width), dtype="<f4")
             for shard in np.unique(places // size):
                 of_shard = places // size == shard
-                block[of_shard] = np.load(shards[shard], mmap_mode="r")[places[of_shard] % size]
+                block[of_shard] = np.load(local_copy(shards[shard]), mmap_mode="r")[places[of_shard] % size]
             yield block
 
     _write_blocks(file, len(places_N), width, blocks(), number)
@@ -83,7 +84,7 @@ def put_together(
 def _is_whole(file: Path) -> bool:
     """Whether a shard is there, and not what a lost machine left of it."""
     try:
-        np.load(file, mmap_mode="r")
+        np.load(local_copy(file), mmap_mode="r")
     except (OSError, ValueError, EOFError):
         return False
     return True
@@ -102,7 +103,7 @@ def shard_file(job: Job, shard: int) -> Path:
 def read_whitening(job: Job) -> Whitening | None:
     """The map that item embeddings went through, if they did."""
     file = _whitening_file(job)
-    return Whitening(**load_file(file)) if file.is_file() else None
+    return Whitening(**load_file(local_copy(file))) if file.is_file() else None
 
 
 def _whiten(file: Path, job: Job) -> None:

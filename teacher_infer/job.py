@@ -10,6 +10,8 @@ from teacher_infer.config import LabelConfig
 from teacher_infer.engine import Task, VllmEngine
 from teacher_infer.store import PROGRESS_FOLDER, LabelStore
 
+LONGEST_FILE = "longest.json"
+
 
 @dataclass(frozen=True)
 class Job:
@@ -29,7 +31,7 @@ class Job:
     @property
     def longest(self) -> int | None:
         """Tokens of the longest prompt with its answer, if they were counted."""
-        file = self.catalogue / "longest.json"
+        file = self.catalogue / LONGEST_FILE
         return json.loads(file.read_text()) if file.is_file() else None
 
     @property

@@ -3,17 +3,15 @@
 The files are the trie of titles and the length of the longest prompt with its answer, which engines are made for.
 """
 
-import json
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 
+from cluster.files import read_parquet, write_json
 from data_prep.reading import read_titles, shards
 from data_prep.schema import Split
-from teacher_infer.job import Engines, Job
+from teacher_infer.job import LONGEST_FILE, Engines, Job
 from teacher_infer.prompts import prompt
-from teacher_infer.store import written
 from teacher_infer.title_tokens import own_length, title_tokens
 from teacher_infer.trie import TitleTrie
 
@@ -40,8 +38,7 @@ class ReadCatalogue:
         longest += max(trie.longest, config.max_new_tokens) + SPARE
         self._job.store.check_fence()
         trie.save(folder)
-        with written(folder / "longest.json") as aside:
-            aside.write_text(json.dumps(longest))
+        write_json(folder / LONGEST_FILE, longest)
         return longest
 
 
@@ -49,7 +46,7 @@ def _longest_history(dataset: Path, split: Split, lengths_N: np.ndarray) -> int:
     """Tokens of the longest history of titles; a quoted title with its comma has at most as many as an answer has."""
     longest = 0
     for file in shards(dataset, split):
-        histories = pq.read_table(file, columns=["history"])["history"].combine_chunks()
+        histories = read_parquet(file, ["history"])["history"].combine_chunks()
         if len(histories):
             starts = histories.offsets.to_numpy()
             tokens = np.concatenate([[0], np.cumsum(lengths_N[histories.values.to_numpy()])])

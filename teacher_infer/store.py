@@ -9,21 +9,18 @@ is still at work somewhere commits nothing, and what it had put there already co
 """
 
 import json
-import os
-import shutil
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from cluster.errors import OutputError, StaleInputError
-from cluster.storage import MANIFEST_FILE, check_free
+from cluster.files import parquet_file, write_parquet, write_text
+from cluster.storage import MANIFEST_FILE, check_free, clear
 from data_prep.reading import count_rows, read_range
 from data_prep.schema import FAILURES, Split, failure_file, label_file, shard_name
 from teacher_infer.stats import Stats
@@ -106,7 +103,7 @@ class LabelStore:
         try:
             # First the name alone, so that workers of an earlier attempt put nothing into what is emptied.
             self._say({})
-            _clear(self.root)
+            clear(self.root, kept=[JOB_FILE])
             self._say(made_from)
         except OSError as error:
             raise OutputError(f"{self.root} cannot be written ({error.strerror}): choose another --output") from error
@@ -144,11 +141,11 @@ class LabelStore:
         self.check_fence()
         before, failures = self._read(self._file(shard)), failure_file(self.root, shard.split, shard.number)
         # Named by what was there before, so that an attempt that did not get to its end is written over.
-        with written(self._stats_folder(shard) / f"{0 if before is None else len(before)}.json") as aside:
-            aside.write_text(stats.model_dump_json())
+        name = f"{0 if before is None else len(before)}.json"
+        write_text(self._stats_folder(shard) / name, stats.model_dump_json())
         if errors:
             table = pa.table({"row_id": list(errors), "error": list(errors.values())}, schema=FAILURES)
-            write_table(failures, table)
+            write_parquet(table, failures)
         else:
             failures.unlink(missing_ok=True)
         if before is not None:
@@ -157,7 +154,7 @@ class LabelStore:
                 return
             labels = pa.concat_tables([before.cast(labels.schema), added]).sort_by("row_id")
         self.check_fence()
-        write_table(self._file(shard), self._signed(labels))
+        write_parquet(self._signed(labels), self._file(shard))
 
     def stats(self, shard: Shard) -> Stats:
         """What a shard took and gave; what its answers took, before its labels are there."""
@@ -195,7 +192,7 @@ class LabelStore:
         self.check_fence()
         signed = self._signed(answers.sort_by("row_id"))
         metadata = (signed.schema.metadata or {}) | {STATS: stats.model_dump_json().encode()}
-        write_table(self._answer_file(shard), signed.replace_schema_metadata(metadata))
+        write_parquet(signed.replace_schema_metadata(metadata), self._answer_file(shard))
 
     def check_fence(self) -> None:
         """Refuse to write where another attempt has begun.
@@ -208,8 +205,8 @@ class LabelStore:
             raise StaleInputError(f"another job has begun in {self.root} meanwhile: choose another --output for one")
 
     def _say(self, made_from: Mapping[str, Any]) -> None:
-        with written(self.root / JOB_FILE) as aside:
-            aside.write_text(json.dumps({**made_from, ATTEMPT: self.attempt}, indent=1, sort_keys=True) + "\n")
+        job = json.dumps({**made_from, ATTEMPT: self.attempt}, indent=1, sort_keys=True)
+        write_text(self.root / JOB_FILE, job + "\n")
 
     def _begun(self) -> dict[str, Any] | None:
         file = self.root / JOB_FILE
@@ -235,15 +232,16 @@ class LabelStore:
     def _labelled(self, shard: Shard) -> int:
         """Labels in a shard; none in one that is absent, another attempt's, or damaged as a lost machine left it."""
         try:
-            footer = pq.read_metadata(self._file(shard))
+            with parquet_file(self._file(shard)) as file:
+                return int(file.metadata.num_rows) if self._is_ours(file.metadata.metadata) else 0
         except (OSError, pa.ArrowException):
             return 0
-        return int(footer.num_rows) if self._is_ours(footer.metadata) else 0
 
     def _read(self, file: Path) -> pa.Table | None:
         """A file of this attempt's, if it is there with any rows and whole."""
         try:
-            table = pq.ParquetFile(file).read()
+            with parquet_file(file) as opened:
+                table = opened.read()
         except (OSError, pa.ArrowException):
             return None
         return table if len(table) and self._is_ours(table.schema.metadata) else None
@@ -268,33 +266,3 @@ def _changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
         return name if fingerprints else f"{name} ({json.dumps(old)}, now {json.dumps(new)})"
 
     return [shown(name) for name in names]
-
-
-def _clear(root: Path) -> None:
-    """Empty a job's directory; as long as anything is left, it still says whose it is."""
-    (root / MANIFEST_FILE).unlink(missing_ok=True)
-    for found in root.iterdir():
-        if found.is_dir():
-            shutil.rmtree(found)
-        elif found.name != JOB_FILE:
-            found.unlink()
-
-
-@contextmanager
-def written(file: Path) -> Iterator[Path]:
-    """Yield a file to fill, under a hidden name that no other process has; when the block ends well it is ``file``."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    aside = file.parent / f".{file.name}.{os.uname().nodename}-{os.getpid()}-{uuid.uuid4().hex}"
-    try:
-        yield aside
-        with aside.open("rb") as stream:
-            os.fsync(stream.fileno())  # a rename may outlive what it names when a machine is lost
-        aside.rename(file)
-    finally:
-        aside.unlink(missing_ok=True)
-
-
-def write_table(file: Path, table: pa.Table) -> None:
-    """Write a Parquet file."""
-    with written(file) as aside:
-        pq.write_table(table, aside)

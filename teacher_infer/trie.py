@@ -9,7 +9,7 @@ from typing import NamedTuple, Self
 import numpy as np
 import numpy.typing as npt
 
-from teacher_infer.store import written
+from cluster.files import local_copy, written
 
 ARRAYS = ("_tokens", "lengths_T", "_token_bounds", "_items", "_item_bounds", "_title_of")
 WIDE = 64  # titles below a node from which on its children are remembered
@@ -81,7 +81,7 @@ class TitleTrie:
         """
         trie = cls.__new__(cls)
         for name in ARRAYS:
-            setattr(trie, name, np.load(folder / f"{name}.npy", mmap_mode="r"))
+            setattr(trie, name, np.load(local_copy(folder / f"{name}.npy"), mmap_mode="r"))
         trie._children = {}
         return trie
 

@@ -174,12 +174,12 @@ def test_answers_are_kept_with_what_they_took(store, shard, ids):
 def test_a_store_that_was_half_emptied_is_emptied_again(store, monkeypatch):
     from teacher_infer import store as module
 
-    def stop(root):
+    def stop(root, kept):
         raise KeyboardInterrupt
 
     (store.root / "labels").mkdir()
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(module, "_clear", stop)
+        patch.setattr(module, "clear", stop)
         store.open(MADE_FROM | {"top_k": 10}, overwrite=True)
     with pytest.raises(StaleInputError, match="--overwrite True"):
         store.open(MADE_FROM | {"top_k": 10}, overwrite=False)
