@@ -18,6 +18,7 @@ from cluster.text import aligned
 from data_prep.metrics import CUTOFFS
 from data_prep.reading import longest_history, read_titles
 from data_prep.schema import ITEMS_FILE
+from data_prep.score_kind import ScoreScale
 from teacher_infer import prompts
 from teacher_infer.answers import Answers
 from teacher_infer.config import RANKERS, LabelConfig
@@ -31,7 +32,7 @@ from teacher_infer.progress import Progress
 from teacher_infer.rankers.base import Ranker, asked_by, takes_answers
 from teacher_infer.read_catalogue import ReadCatalogue
 from teacher_infer.stats import Stats
-from teacher_infer.store import VERB, Shard, plan
+from teacher_infer.store import VERB, Shard, plan, score_scale
 
 
 def label(config: LabelConfig) -> Path:
@@ -50,7 +51,7 @@ def label(config: LabelConfig) -> Path:
     shards = plan(config.dataset, config.splits, config.rows_per_shard, config.limit)
     job = replace(job, attempt=job.store.open(inputs | _settings(config), config.overwrite))
     missing = list(job.store.missing(shards))
-    if missing or not job.store.finished:
+    if missing or not job.store.finished or not _has_scales(config):
         (config.output / MANIFEST_FILE).unlink(missing_ok=True)
         with ray_session(config.cluster):
             _run(job, kind, shards, missing)
@@ -185,6 +186,8 @@ def _finish(job: Job, shards: Sequence[Shard], inputs: dict[str, str]) -> None:
         draft.counts |= {split: stats.rows, f"{split}_failed": stats.failed}
         metrics = stats.metrics(job.config.top_k) | {"seconds": stats.seconds}
         draft.metrics |= {f"{split}_{name}": value for name, value in metrics.items()}
+        if stats.rows:
+            draft.metrics |= score_scale(job.config.output, split).metrics(split)
         total += stats
     draft.counts |= {
         "items": len(read_titles(job.config.dataset)),
@@ -198,6 +201,13 @@ def _finish(job: Job, shards: Sequence[Shard], inputs: dict[str, str]) -> None:
         "prefix_cache_hits": total.cached_tokens / max(total.prompt_tokens, 1),
     }
     write_manifest(draft, verb=VERB, config=job.config, inputs=inputs)
+
+
+def _has_scales(config: LabelConfig) -> bool:
+    """Whether the manifest holds what training compares scores with; those of earlier versions do not."""
+    manifest = read_manifest(config.output, VERB)
+    labelled = [split for split in config.splits if manifest.counts.get(split)]
+    return all(ScoreScale.from_metrics(manifest.metrics, split) for split in labelled)
 
 
 def _report(config: LabelConfig, manifest: Manifest) -> str:

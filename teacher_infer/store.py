@@ -16,13 +16,25 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import torch
 from pydantic import ValidationError
+from torch import Tensor
 
 from cluster.errors import OutputError, StaleInputError
-from cluster.files import parquet_file, write_parquet, write_text
+from cluster.files import parquet_file, read_parquet, write_parquet, write_text
 from cluster.storage import MANIFEST_FILE, check_free, clear
 from data_prep.reading import count_rows, read_range
-from data_prep.schema import FAILURES, Split, failure_file, label_file, shard_name
+from data_prep.schema import (
+    FAILURES,
+    SCORE_KIND_KEY,
+    ScoreKind,
+    Split,
+    failure_file,
+    label_file,
+    label_files,
+    shard_name,
+)
+from data_prep.score_kind import ScoreScale
 from teacher_infer.stats import Stats
 
 JOB_FILE = "job.json"
@@ -245,6 +257,27 @@ class LabelStore:
         except (OSError, pa.ArrowException):
             return None
         return table if len(table) and self._is_ours(table.schema.metadata) else None
+
+
+def score_scale(labels: Path, split: Split) -> ScoreScale:
+    """The scale of the scores of the true items of a split; one shard at a time is in memory.
+
+    Raises:
+        StaleInputError: there are no labels of the split.
+    """
+    files = label_files(labels, split)
+    if not files:
+        raise StaleInputError(f"{labels} holds no labels of {split} rows: run `dllm2rec label` again")
+    with parquet_file(files[0]) as first:
+        kind: ScoreKind = first.schema_arrow.metadata[SCORE_KIND_KEY].decode()
+
+    def read() -> Iterator[Tensor]:
+        for file in files:
+            scores = read_parquet(file, ["target_score"])["target_score"]
+            if len(scores):
+                yield torch.from_numpy(scores.to_numpy().copy())
+
+    return ScoreScale.of(kind, read)
 
 
 def _without(rows: pa.Table, others: pa.Table) -> pa.Table:
