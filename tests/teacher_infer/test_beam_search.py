@@ -13,8 +13,11 @@ from teacher_infer.rankers.base import Ranked, Rows
 from tests.teacher_fixtures import TITLES
 
 pytestmark = pytest.mark.engine
-# Two titles borne twice, one that begins another, one longer than a leap.
-CATALOGUE = [*TITLES, "Red Castle", "Blue", "Green Island", "A very long title of many words that nobody chose"]
+# Two titles borne twice, some that begin others, one longer than a leap, two that read alike once quoted.
+CATALOGUE = [
+    *(*TITLES, "Red Castle", "Blue", "Green Island", "A very long title of many words that nobody chose"),
+    *('"Red" Tower', "'Red' Tower", "Blue River 2", "Blue River 2: Gold"),
+]
 HISTORIES = [[TITLES[at] for at in history] for history in ((0, 1, 2), (5,), (20, 21, 22, 23, 0), (9, 10), (3,))]
 TARGETS = [3, 6, 1, 27, 24]
 
