@@ -16,7 +16,7 @@ from cluster.ray_session import ray_session
 from cluster.storage import MANIFEST_FILE, Draft, Manifest, check_made_from, fingerprint, read_manifest, write_manifest
 from cluster.text import aligned
 from data_prep.metrics import CUTOFFS
-from data_prep.reading import longest_history, read_titles
+from data_prep.reading import count_rows, longest_history, read_titles
 from data_prep.schema import ITEMS_FILE
 from data_prep.score_kind import ScoreScale
 from teacher_infer import prompts
@@ -71,7 +71,8 @@ def _run(job: Job, kind: type[Ranker], shards: Sequence[Shard], missing: Sequenc
     if takes_answers(kind) and missing:
         with Pool(job) as pool:
             _read_catalogue(job, pool)
-            _watch(job, "answers", pool.work_through(Answers, job.store.unanswered(missing)), shards, missing)
+            unanswered = job.store.unanswered(missing)
+            _watch(job, "answers", pool.work_through(Answers, unanswered), shards, unanswered)
     with Pool(job) as pool:
         _read_catalogue(job, pool)
         embed_catalogue(job, pool)
@@ -138,7 +139,9 @@ def _resolved(config: LabelConfig, adapter: Path | None) -> LabelConfig:
     beams = config.top_k if config.ranking == "beam" and config.beams is None else config.beams
     dtype = config.vllm.dtype or ("auto" if config.resources.gpus else "float32")
     vllm = config.vllm.model_copy(update={"lora": adapter.absolute() if adapter else None, "dtype": dtype})
-    return config.model_copy(update={"exclude_history": exclude, "beams": beams, "vllm": vllm, **absolute})
+    limit = config.limit if any(count_rows(config.dataset, s) > (config.limit or 0) for s in config.splits) else None
+    filled = {"exclude_history": exclude, "beams": beams, "vllm": vllm, "limit": limit}
+    return config.model_copy(update=filled | absolute)
 
 
 def _settings(config: LabelConfig) -> dict[str, Any]:
