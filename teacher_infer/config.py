@@ -117,6 +117,9 @@ class LabelConfig(Config):
     limit: NoEffect[int | None] = Field(
         None, ge=1, description="Label only this many rows of each split; without it the same command does the rest."
     )
+    dry_run: NoEffect[bool] = Field(
+        False, description="Say what the complete job takes; with limit, after these rows are labelled, its time too."
+    )
     rows_per_shard: int = Field(1024, ge=1, description="Rows labelled and committed together.")
     resources: NoEffect[ResourcesConfig] = ResourcesConfig()
     max_workers: NoEffect[int | None] = Field(

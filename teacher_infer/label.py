@@ -23,6 +23,7 @@ from teacher_infer import prompts
 from teacher_infer.answers import Answers
 from teacher_infer.config import RANKERS, LabelConfig
 from teacher_infer.embeddings import embed_catalogue
+from teacher_infer.estimate import estimate
 from teacher_infer.job import Job
 from teacher_infer.labeller import Done, Label
 from teacher_infer.locate import locate_teacher
@@ -47,6 +48,11 @@ def label(config: LabelConfig) -> Path:
         UserError: more rows fail than may.
     """
     job, inputs = _prepare(config)
+    if config.dry_run:
+        if config.limit:
+            label(config.model_copy(update={"dry_run": False}))
+        say(estimate(job.config, job.model))
+        return config.output
     config, kind = job.config, find(RANKERS, config.ranking)
     shards = plan(config.dataset, config.splits, config.rows_per_shard, config.limit)
     job = replace(job, attempt=job.store.open(inputs | _settings(config), config.overwrite))
