@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cluster.files import read_parquet, write_json
+from cluster.files import local_copy, read_parquet, write_json
 from data_prep.reading import read_titles, shards
 from data_prep.schema import Split
 from teacher_infer.job import LONGEST_FILE, Engines, Job
@@ -29,8 +29,9 @@ class ReadCatalogue:
         from transformers import AutoTokenizer
 
         config, folder = self._job.config, self._job.catalogue
-        tokenizer, titles = AutoTokenizer.from_pretrained(self._job.model), read_titles(config.dataset)
-        tokens = title_tokens(tokenizer, titles, (config.vllm.max_model_len or own_length(self._job.model)) // 2)
+        model, titles = local_copy(self._job.model), read_titles(config.dataset)
+        tokenizer = AutoTokenizer.from_pretrained(model)
+        tokens = title_tokens(tokenizer, titles, (config.vllm.max_model_len or own_length(model)) // 2)
         trie = TitleTrie(tokens)
         lengths_N = np.fromiter(map(len, tokens), np.int64)
         frame = len(tokenizer(prompt([""]))["input_ids"])
