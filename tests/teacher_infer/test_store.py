@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors.torch import load_file
 
-from cluster.errors import DataError, OutputError, StaleInputError
+from cluster.errors import OutputError, StaleInputError
 from cluster.storage import MANIFEST_FILE
 from data_prep.reading import read_range, read_rows
 from data_prep.schema import EMBEDDINGS_TENSOR, failure_file, label_file, labels_schema, sequence_files
@@ -51,20 +51,6 @@ def test_shards_cover_every_row_once_whatever_the_files(tiny_dataset):
         stored = [read_rows(file) for file in sequence_files(tiny_dataset, split)]
         found = [table for c, table in zip(shards, tables, strict=True) if c.split == split]
         assert pa.concat_tables(found).equals(pa.concat_tables(stored))
-
-
-def test_only_the_row_groups_that_hold_the_rows_are_read(tiny_dataset, tmp_path):
-    (file, _) = sequence_files(tiny_dataset, "train")
-    copy = tmp_path / "sequences" / "train" / file.name
-    copy.parent.mkdir(parents=True)
-    pq.write_table(read_rows(file), copy, row_group_size=10, compression="none")
-    damaged = bytearray(copy.read_bytes())
-    first = pq.read_metadata(copy).row_group(0)
-    damaged[4 : first.column(0).total_compressed_size] = bytes(first.column(0).total_compressed_size - 4)
-    copy.write_bytes(damaged)
-    assert read_range(tmp_path, "train", 15, 12).equals(read_rows(file).slice(15, 12))
-    with pytest.raises((DataError, OSError)):
-        read_range(tmp_path, "train", 5, 12)
 
 
 def test_a_limit_is_of_each_split_and_the_rest_can_follow(tiny_dataset, store):
