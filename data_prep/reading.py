@@ -68,7 +68,38 @@ def read_rows(shard: Path) -> pa.Table:
     Raises:
         DataError: the file is damaged or a history is empty.
     """
-    rows = read_table(shard, SEQUENCES)
+    return _checked(read_table(shard, SEQUENCES), shard)
+
+
+def count_rows(dataset: Path, split: Split) -> int:
+    """Rows of a split."""
+    return sum(shard_rows(dataset, split).values())
+
+
+def read_range(dataset: Path, split: Split, start: int, rows: int) -> pa.Table:
+    """``rows`` rows of a split (SEQUENCES) from place ``start`` on, whichever shards they lie in.
+
+    Only the row groups that hold them are read.
+
+    Raises:
+        DataError: a file is damaged or a history is empty.
+        StaleInputError: the split has no rows.
+    """
+    found, begin = [SEQUENCES.empty_table()], 0
+    for file, count in shard_rows(dataset, split).items():
+        first, last = max(start - begin, 0), min(start + rows - begin, count)
+        begin += count
+        if first < last:
+            try:
+                part = read_part(file, SEQUENCES, first, last)
+            except (KeyError, pa.ArrowException) as error:
+                reason = " ".join(str(error).split())[:200]
+                raise DataError(f"{file} cannot be read: {reason}: run `dllm2rec prepare` again") from error
+            found.append(_checked(part, file))
+    return pa.concat_tables(found)
+
+
+def _checked(rows: pa.Table, shard: Path) -> pa.Table:
     empty = rows.filter(pc.equal(pc.list_value_length(rows["history"]), 0))
     if len(empty):
         row_id = empty["row_id"][0].as_py()

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from cluster.errors import StaleInputError
 from cluster.files import arrow
+from cluster.storage import read_manifest
 from data_prep.schema import SCORE_KIND_KEY, ScoreKind, Split, failure_files, label_files
-from data_prep.score_kind import distances, sign
+from data_prep.score_kind import ScoreScale, distances, sign
 from student_train.distillation.importance import confidence
 from student_train.rows import TeacherLabels, column_tensor
 
@@ -21,11 +22,14 @@ def read_labels(row_id_B: Tensor, labels: Path, split: Split, top_k: int) -> Tea
     """Find what the teacher says about rows by their row ids.
 
     Raises:
-        StaleInputError: a row has no label, or the stored lists are shorter than ``top_k``.
+        StaleInputError: a row has no label, the stored lists are shorter than ``top_k``, or an earlier version wrote
+            them.
     """
+    scale = ScoreScale.from_metrics(read_manifest(labels, "label").metrics, split)
+    if scale is None:
+        raise StaleInputError(f"{labels} was made by an earlier version: run `dllm2rec label` again to complete it")
     stored = _dataset(label_files(labels, split))
     kind: ScoreKind = stored.schema.metadata[SCORE_KIND_KEY].decode()
-    every_score = column_tensor(stored.to_table(columns=["target_score"])["target_score"])
     first, last = int(row_id_B.min()), int(row_id_B.max())
     table = stored.to_table(
         columns=["row_id", "items", "scores", "target_score"],
@@ -57,9 +61,9 @@ def read_labels(row_id_B: Tensor, labels: Path, split: Split, top_k: int) -> Tea
     target_score = column_tensor(table["target_score"])[torch.from_numpy(at)]
     return TeacherLabels(
         items=torch.from_numpy(items).long(),
-        logits=standard_logits(found, kind, every_score),
+        logits=standard_logits(found, kind, scale),
         distance=distances(found, kind),
-        confidence=confidence(target_score, kind, every_score),
+        confidence=confidence(target_score, kind, scale),
     )
 
 
@@ -76,6 +80,6 @@ def _dataset(files: Sequence[Path]) -> ds.Dataset:
     return ds.dataset(list(names), format="parquet", filesystem=filesystems[0])
 
 
-def standard_logits(scores: Tensor, kind: ScoreKind, every_score_S: Tensor) -> Tensor:
+def standard_logits(scores: Tensor, kind: ScoreKind, scale: ScoreScale) -> Tensor:
     """Teacher scores with larger ones better, in standard deviations of its score of the true item over all rows."""
-    return sign(kind) * scores / every_score_S.std(correction=0).clamp(min=1e-12)
+    return sign(kind) * scores / scale.deviation

@@ -148,6 +148,11 @@ def _check_labels(config: TrainConfig, labels: Manifest) -> None:
             f"`distillation.top_k` = {config.distillation.top_k}, but {config.labels} holds lists of {stored}: lower "
             f"it or run `dllm2rec label --top-k {config.distillation.top_k}`"
         )
+    if labels.config.get("limit"):
+        raise StaleInputError(
+            f"{config.labels} holds labels of {labels.config['limit']} rows of each split: run the same "
+            "`dllm2rec label` without --limit"
+        )
     if "train" not in labels.config["splits"]:
         raise StaleInputError(f"{config.labels} holds no labels of train rows: run `dllm2rec label --splits train …`")
     embeddings, needed = config.labels / EMBEDDINGS_FILE, _needs_embeddings(config.distillation)

@@ -39,6 +39,20 @@ class _Width(NamedTuple):
     certain: int
 
 
+class _Room(NamedTuple):
+    """A row's prompt, and one that has lost more of its oldest titles for an answer that is longer than usual."""
+
+    prompt: Prompt
+    shorter: Prompt
+    most: int
+    """Tokens of prompt and answer together."""
+
+    def before(self, answer: int) -> list[int]:
+        """The tokens of the prompt that leaves room for an answer of this length."""
+        fits = len(self.prompt.tokens) + answer < self.most
+        return (self.prompt if fits else self.shorter).tokens
+
+
 class _Prefix(NamedTuple):
     """A node, the log-probability of its tokens, and the best score a title below can reach. The best comes first."""
 
@@ -69,6 +83,9 @@ def search(
     apart would have the whole catalogue looked into. Without ``beams`` all places are certain, and with ``k`` as large
     as the list of candidates every one is scored.
 
+    A prompt leaves room for all but the longest hundredth of the titles; a longer one is asked for after a prompt that
+    has lost more of its oldest titles, so that one long title does not cut the prompts of all others.
+
     Args:
         engine: an engine that generates.
         histories: titles of each row's history [B][L].
@@ -85,13 +102,18 @@ def search(
         what was found, row by row. The same rows asked together give the same numbers to the last bit.
     """
     engine.forget()
-    prompts = engine.prompts(histories, trie.longest + 1)
+    prompts = engine.prompts(histories, trie.usual + 1)
+    if len(trie) and max((len(prompt.tokens) for prompt in prompts), default=0) + trie.longest < engine.room:
+        shorter = prompts
+    else:
+        shorter = engine.prompts(histories, trie.longest + 1)
     walks = []
-    for row, prompt in enumerate(prompts):
+    for row, pair in enumerate(zip(prompts, shorter, strict=True)):
         left_out = list(excluded[row]) if excluded else []
         if candidates:
             part, left_out = trie.within(set(candidates[row]) - set(left_out)), []
-        walks.append(_Walk(prompt, part if candidates else trie, _Width(k, beams, certain), left_out, normalise))
+        room = _Room(*pair, engine.room)
+        walks.append(_Walk(room, part if candidates else trie, _Width(k, beams, certain), left_out, normalise))
     _run(engine, walks)
     return [walk.result() for walk in _with_targets(engine, walks, trie, targets)]
 
@@ -128,10 +150,8 @@ def _step(engine: VllmEngine, walks: Sequence["_Walk"]) -> None:
 class _Walk:
     """The search of one row."""
 
-    def __init__(
-        self, prompt: Prompt, trie: TitleTrie, width: _Width, excluded: Sequence[int], normalise: bool
-    ) -> None:
-        self.prompt, self.trie = prompt, trie
+    def __init__(self, room: _Room, trie: TitleTrie, width: _Width, excluded: Sequence[int], normalise: bool) -> None:
+        self.room, self.prompt, self.trie = room, room.prompt, trie
         self._width, self._normalise = width, normalise
         self._in_beam = width.beams is not None
         self._spare = 0  # prefixes that may yet be looked into to make sure
@@ -147,8 +167,8 @@ class _Walk:
         self._tokens = self._cached = 0
 
     def text(self, prefix: _Prefix) -> list[int]:
-        """The prompt and the prefix."""
-        return self.prompt.tokens + self.trie.prefix(prefix.node)
+        """The prompt and the prefix; a prefix of which only one title is left leaves room for all of it."""
+        return self.room.before(prefix.node.depth + self.left(prefix)) + self.trie.prefix(prefix.node)
 
     def left(self, prefix: _Prefix) -> int:
         """Tokens left of the only title below; 0 where there are several."""
@@ -254,7 +274,9 @@ def _with_targets(
         return walks
     wanted = [(walk, target) for walk, row in zip(walks, targets, strict=True) for target in dict.fromkeys(row)]
     missing = [(walk, target, title) for walk, target in wanted if (title := walk.expect(target, trie))]
-    answers = engine.path_logprobs([walk.prompt.tokens for walk, *_ in missing], [title for *_, title in missing])
+    answers = engine.path_logprobs(
+        [walk.room.before(len(title)) for walk, _, title in missing], [title for *_, title in missing]
+    )
     for (walk, target, _), answer in zip(missing, answers, strict=True):
         walk.hear(target, answer)
     return walks

@@ -1,9 +1,12 @@
 """Config of the verb ``label``."""
 
+import json
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+import yaml
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from cluster.config import ClusterConfig, Config, NoEffect, ResourcesConfig
 from cluster.dotted_path import one_of
@@ -21,6 +24,44 @@ GENERATING = ("ground", "beam", "score")
 """Those that ask a causal language model, with the prompt that it was trained with."""
 
 
+RESERVED = ("model", "tokenizer", "runner", "convert", "seed", "trust_remote_code", "hf_overrides", "lora")
+"""Options of vLLM's engine that decide what the labels are, or run code that a model directory brings along."""
+
+
+def _as_pairs(options: Any) -> Any:  # noqa: ANN401
+    """A mapping of a YAML file as on the command line."""
+    if not isinstance(options, Mapping):
+        return options
+    return tuple(f"{name}={json.dumps(value)}" for name, value in options.items())  # JSON is YAML
+
+
+def _engine_options(options: tuple[str, ...]) -> tuple[str, ...]:
+    for name in parsed(options):
+        if name in VllmConfig.model_fields:
+            raise ValueError(f"{name} has an option of its own, --vllm.{name.replace('_', '-')}")
+        if name in RESERVED:
+            raise ValueError(f"{name} cannot be given: the model's directory alone says what labels mean")
+    return options
+
+
+def parsed(options: Iterable[str]) -> dict[str, Any]:
+    """Options of vLLM's engine by name.
+
+    Raises:
+        ValueError: one is not NAME=VALUE with a value of YAML.
+    """
+    found = {}
+    for option in options:
+        name, equals, value = option.partition("=")
+        if not equals or not name.strip().isidentifier():
+            raise ValueError(f"{option!r} is not NAME=VALUE")
+        try:
+            found[name.strip()] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise ValueError(f"the value of {option!r} is not YAML") from None
+    return found
+
+
 class VllmConfig(Config):
     """How one vLLM engine runs."""
 
@@ -32,13 +73,17 @@ class VllmConfig(Config):
     kv_cache_memory_bytes: NoEffect[int] = Field(
         256 << 20, ge=1 << 20, description="Key/value cache of an engine on CPU, bytes."
     )
-    dtype: Literal["float32", "bfloat16", "float16", "auto"] = Field("float32", description="Number format of weights.")
+    dtype: Literal["float32", "bfloat16", "float16", "auto"] | None = Field(
+        None, description="Number format of weights; none takes the model's own (auto) on a GPU, float32 on a CPU."
+    )
     quantization: str | None = Field(
         None,
         description="How vLLM quantises the weights (fp8 …, on a GPU); none takes what the model's config says.",
     )
     lora: NoEffect[AnyPath | None] = Field(None, description="LoRA adapter directory (PEFT) to apply to the model.")
-    max_model_len: int | None = Field(None, ge=16, description="Longest sequence, tokens; none takes the model's.")
+    max_model_len: int | None = Field(
+        None, ge=16, description="Longest sequence, tokens; none takes what the longest prompt and answer need."
+    )
     max_num_seqs: NoEffect[int] = Field(256, ge=1, description="Sequences that are decoded together.")
     block_size: NoEffect[int] = Field(
         32, ge=1, description="Tokens per cache block on CPU; small ones share short prefixes."
@@ -46,8 +91,11 @@ class VllmConfig(Config):
     prefix_caching: NoEffect[bool] = Field(
         True, description="Keep the keys and values of prompts that share a beginning."
     )
-    enforce_eager: NoEffect[bool] = Field(
-        True, description="Do not compile the model; turn off for large models on GPUs."
+    enforce_eager: NoEffect[bool | None] = Field(
+        None, description="Do not compile the model; none compiles it and records CUDA graphs on a GPU only."
+    )
+    options: Annotated[tuple[str, ...], BeforeValidator(_as_pairs), AfterValidator(_engine_options)] = Field(
+        (), description="Any other options of vLLM's engine, NAME=VALUE each, values as in YAML."
     )
 
 
@@ -66,6 +114,12 @@ class LabelConfig(Config):
     )
     top_k: int = Field(20, ge=1, description="Items kept per row, best first.")
     splits: tuple[Split, ...] = Field(SPLITS, min_length=1, description="Splits to label.")
+    limit: NoEffect[int | None] = Field(
+        None, ge=1, description="Label only this many rows of each split; without it the same command does the rest."
+    )
+    dry_run: NoEffect[bool] = Field(
+        False, description="Say what the complete job takes; with limit, after these rows are labelled, its time too."
+    )
     rows_per_shard: int = Field(1024, ge=1, description="Rows labelled and committed together.")
     resources: NoEffect[ResourcesConfig] = ResourcesConfig()
     max_workers: NoEffect[int | None] = Field(
@@ -110,6 +164,9 @@ class LabelConfig(Config):
         512 << 20,
         ge=1 << 20,
         description="Most bytes that ranking by distance may take beside the item embeddings, which are memory-mapped.",
+    )
+    embedding_dtype: Literal["float32", "float16"] = Field(
+        "float32", description="Number format in which the item embeddings are stored."
     )
     vllm: VllmConfig = VllmConfig()
     output: NoEffect[AnyPath] = Field(Path("runs/labels"), description="Label directory to write.")

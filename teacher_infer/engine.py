@@ -16,9 +16,11 @@ from torch import Tensor
 from cluster.errors import ConfigError, ModelError
 from cluster.files import local_copy
 from cluster.lean_import import lean_import
-from teacher_infer.config import VllmConfig
+from teacher_infer.beams import Beam, BeamSearch
+from teacher_infer.config import VllmConfig, parsed
 from teacher_infer.model_files import is_causal, lora_rank
-from teacher_infer.prompts import Template, fitted, history_text, prompt, response
+from teacher_infer.prompts import Template, fitted, history_text, prompt
+from teacher_infer.title_tokens import own_length, title_tokens
 
 Task = Literal["generate", "embed"]
 Tokens = Sequence[int]
@@ -38,10 +40,7 @@ class Prompt(NamedTuple):
 
 
 class Generated(NamedTuple):
-    """A generated text with its counts of tokens; ``cached`` of the prompt's came from the prefix cache.
-
-    vLLM's beam search does not report what was cached.
-    """
+    """A generated text with its counts of tokens; ``cached_tokens`` of the prompt's came from the prefix cache."""
 
     text: str
     dropped: int
@@ -66,7 +65,10 @@ class VllmEngine:
         ModelError: vLLM cannot load the model or the adapter.
     """
 
-    def __init__(self, model: Path, task: Task, config: VllmConfig, gpu: bool = False) -> None:
+    def __init__(
+        self, model: Path, task: Task, config: VllmConfig, gpu: bool = False, length: int | None = None
+    ) -> None:
+        """``length``: tokens of the longest prompt and answer, where they are known."""
         with lean_import("sklearn"):  # of a way of speculative decoding
             from vllm import LLM
             from vllm.lora.request import LoRARequest
@@ -77,7 +79,7 @@ class VllmEngine:
         if _eager(config, gpu):
             torch.compiler.set_stance("force_eager")  # vLLM compiles parts of its sampler all the same: 40 s on a CPU
         try:
-            self._llm = LLM(**_arguments(local_copy(model), task, config, rank, gpu))
+            self._llm = LLM(**_arguments(local_copy(model), task, config, rank, gpu, length))
         except LOAD_ERRORS as error:
             adapter = f" with the adapter {config.lora}" if config.lora else ""
             reason = " ".join(str(error).split())[:300]
@@ -110,17 +112,8 @@ class VllmEngine:
         return self._fitted(history_text, histories, self.room)
 
     def title_tokens(self, titles: Sequence[str]) -> list[list[int]]:
-        """What the teacher would answer for each title, up to its end of text; cut to half of the model's length.
-
-        Raises:
-            ModelError: the tokenizer has no end of text.
-        """
-        end = self._tokenizer.eos_token_id
-        if end is None:
-            raise ModelError("the teacher's tokenizer has no end-of-text token: titles cannot be scored")
-        read = self._tokenizer([response(title) for title in titles], add_special_tokens=False)["input_ids"]
-        # A title may itself spell the end of text.
-        return [[*[token for token in tokens if token != end][: self.room // 2 - 1], end] for tokens in read]
+        """See :func:`teacher_infer.title_tokens.title_tokens`; cut to half of the model's length."""
+        return title_tokens(self._tokenizer, titles, self.room // 2)
 
     def generate(self, histories: Sequence[Sequence[str]], max_new_tokens: int, beams: int = 1) -> list[Generated]:
         """The answer to every history of titles up to the end of text: greedy, or the best of a beam search.
@@ -148,16 +141,30 @@ class VllmEngine:
         ]
 
     def _beam(self, prompts: Sequence[Prompt], max_new_tokens: int, beams: int) -> list[Generated]:
-        from vllm.sampling_params import BeamSearchParams
+        """The best answer of each beam search by its log-probability per token, end of text included.
 
-        search = BeamSearchParams(beam_width=beams, max_tokens=max_new_tokens)
-        inputs = [{"prompt_token_ids": p.tokens} for p in prompts]
-        outputs = self._llm.beam_search(inputs, search, lora_request=self._lora)
-        answers = [o.sequences[0].tokens[len(p.tokens) :] for o, p in zip(outputs, prompts, strict=True)]
+        vLLM's own search divides by the tokens of prompt and answer together, which favours short answers.
+        """
+        searches, end = [BeamSearch(beams) for _ in prompts], self._tokenizer.eos_token_id
+        cached, wide = [0] * len(prompts), min(2 * beams, self._llm.model_config.get_vocab_size())
+        for left in range(max_new_tokens - 1, -1, -1):
+            asked = [(row, beam) for row, search in enumerate(searches) for beam in search.open]
+            texts = [prompts[row].tokens + beam.tokens for row, beam in asked]
+            outputs = self._ask(texts, [{"logprobs": wide}] * len(texts))
+            found: list[list[Beam]] = [[] for _ in prompts]
+            for (row, beam), output in zip(asked, outputs, strict=True):
+                answer = output.outputs[0].logprobs
+                pairs = zip(answer.token_ids, answer.logprobs, strict=True)
+                found[row] += [Beam([*beam.tokens, t], beam.logprob + value) for t, value in dict(pairs).items()]
+                if not beam.tokens:
+                    cached[row] = output.num_cached_tokens or 0
+            for search, children in zip(searches, found, strict=True):
+                search.take(children, end, left)
+        answers = [search.best() for search in searches]
         texts = self._tokenizer.batch_decode(answers, skip_special_tokens=True)
         return [
-            Generated(text, asked.dropped, len(asked.tokens), len(answer), 0)
-            for text, asked, answer in zip(texts, prompts, answers, strict=True)
+            Generated(text, asked.dropped, len(asked.tokens), len(answer), have)
+            for text, asked, answer, have in zip(texts, prompts, answers, cached, strict=True)
         ]
 
     def next_logprobs(self, prompts: Sequence[Tokens], choices: Sequence[Tokens]) -> list[Logprobs]:
@@ -230,32 +237,36 @@ class VllmEngine:
         return Prompt(self._tokenizer(text)["input_ids"][-limit:], dropped)
 
 
-def _arguments(model: Path, task: Task, config: VllmConfig, rank: int | None, gpu: bool) -> dict[str, Any]:
+def _arguments(
+    model: Path, task: Task, config: VllmConfig, rank: int | None, gpu: bool, length: int | None
+) -> dict[str, Any]:
     arguments: dict[str, Any] = {
         "model": str(model),
-        "dtype": config.dtype,
+        "dtype": config.dtype or ("auto" if gpu else "float32"),
         "quantization": config.quantization,
         "max_num_seqs": config.max_num_seqs,
         "enforce_eager": _eager(config, gpu),
         "tensor_parallel_size": config.tensor_parallel_size,
         "pipeline_parallel_size": config.pipeline_parallel_size,
         "enable_prefix_caching": config.prefix_caching and task == "generate",
-        "max_logprobs": MAX_CHOICES,
+        "max_logprobs": -1,
         "seed": 0,
     }
-    if config.max_model_len:
-        arguments["max_model_len"] = config.max_model_len
+    if config.max_model_len or length:
+        arguments["max_model_len"] = config.max_model_len or min(length or 0, own_length(model))
     if rank:
         arguments |= {"enable_lora": True, "max_lora_rank": rank}
     if gpu:
         arguments["gpu_memory_utilization"] = config.gpu_memory_utilization
     else:
         arguments |= {"kv_cache_memory_bytes": config.kv_cache_memory_bytes, "block_size": config.block_size}
-    return arguments | (_pooling(is_causal(model)) if task == "embed" else {})
+    return arguments | (_pooling(is_causal(model)) if task == "embed" else {}) | parsed(config.options)
 
 
 def _eager(config: VllmConfig, gpu: bool) -> bool:
-    # On a CPU, vLLM makes room for what pipeline stages hand on only while it compiles.
+    if config.enforce_eager is None:
+        # On a CPU, vLLM makes room for what pipeline stages hand on only while it compiles.
+        return not gpu and config.pipeline_parallel_size == 1
     return config.enforce_eager and (gpu or config.pipeline_parallel_size == 1)
 
 

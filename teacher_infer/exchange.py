@@ -22,6 +22,7 @@ from data_prep.yardsticks import measure_yardsticks, yardstick_table
 from teacher_infer.exchange_config import ExportConfig, ImportConfig, ImportedLabels
 from teacher_infer.official_labels import OfficialLabels, read_labels, write_labels
 from teacher_infer.stats import Stats, list_gains
+from teacher_infer.store import score_scale
 
 TITLES_FILE = "titles.csv"
 
@@ -135,6 +136,7 @@ def _write_labels(target_S: np.ndarray, labels: OfficialLabels, directory: Draft
     table = pa.table(columns, schema=labels_schema("distance"))
     directory.shards["train"] = write_shards(table, directory.path / "labels/train", rows_per_shard)
     directory.counts |= {"train": len(target_S), "items": len(labels.embeddings)}
+    directory.metrics |= score_scale(directory.path, "train").metrics("train")
     directory.metrics |= {f"train_{name}": value for name, value in _teacher_metrics(target_S, labels.items).items()}
 
 

@@ -2,109 +2,59 @@
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
+from typing import NamedTuple
 
 import pyarrow as pa
 import torch
 
 from cluster.dotted_path import find
-from cluster.errors import UserError
 from data_prep.reading import read_titles
 from data_prep.schema import ScoreKind, labels_schema
+from teacher_infer.attempts import attempt
 from teacher_infer.config import RANKERS
 from teacher_infer.job import Engines, Job
-from teacher_infer.rankers.base import Ranked, Ranker, Rows, RowsRefused
+from teacher_infer.rankers.base import Answer, Ranked, Ranker, Rows, takes_answers
 from teacher_infer.rankers.teacher import Teacher
 from teacher_infer.stats import Stats
 from teacher_infer.store import Shard
 
-TRIES = 2
-GIVEN_UP = 8  # rows that fail one after the other, with new engines each, from which on the fault is not the rows'
+
+class Done(NamedTuple):
+    """What a shard took and gave, and the errors of its failed rows by row id."""
+
+    stats: Stats
+    errors: dict[int, str]
 
 
 class Label:
     """Labels shards; a row that fails is recorded and stops nothing else."""
 
-    def __init__(self, job: Job) -> None:
-        self._job = job
+    def __init__(self, job: Job, engines: Engines) -> None:
+        self._job, self._engines = job, engines
         self._titles = read_titles(job.config.dataset)
-        self._engines = Engines(job, share=find(RANKERS, job.config.ranking).engines)
-        self._empty = {item for item, title in enumerate(self._titles) if not title.strip()}
 
     @cached_property
     def _ranker(self) -> Ranker:
         return open_ranker(Teacher(self._job, self._titles, self._engines))
 
-    def do(self, planned: Sequence[Any]) -> dict[str, Any]:
+    def do(self, shard: Shard) -> Done:
         """Label what a shard lacks."""
-        shard, store = Shard(*planned), self._job.store
-        table, before = store.unlabelled(shard)
-        if not len(table):  # an actor committed it and died before it could say so
-            return {"split": shard.split, "stats": store.stats(shard).model_dump()}
-        rows = Rows(
-            table["row_id"].to_pylist(),
-            table["history"].to_pylist(),
-            torch.from_numpy(table["target"].to_numpy().copy()).long(),
-        )
-        ranked, errors = self._rank(rows)
+        store = self._job.store
+        rows = as_rows(store.unlabelled(self._job.config.dataset, shard))
+        if not rows.row_id:  # an actor committed it and died before it could say so
+            return Done(store.stats(shard), {})
+        errors = untitled(rows, self._titles)
+        if takes_answers(type(self._ranker)):
+            rows, unanswered = _answered(rows, store.answers(shard))
+            errors |= unanswered
+        rows = rows.take([at for at, row_id in enumerate(rows.row_id) if row_id not in errors])
+        ranked, failed = attempt(rows, self._ranker.rank, self._engines)
+        errors |= failed
         kind = self._ranker.kind
         labels = pa.concat_tables([_empty(kind), *(_table(part, result, kind) for part, result in ranked)])
         stats = Stats.total(result.stats for _, result in ranked)
-        store.commit(shard, before, labels.sort_by("row_id"), errors, stats)
-        return {"split": shard.split, "stats": (stats + Stats(failed=len(errors))).model_dump()}
-
-    def _rank(self, rows: Rows) -> tuple[list[tuple[Rows, Ranked]], dict[int, str]]:
-        """All rows at once or, if that fails, one by one; with the errors of those that fail."""
-        errors = self._untitled(rows)
-        together: Ranked | str | None = None
-        while together is None:
-            rows = rows.take([at for at, row_id in enumerate(rows.row_id) if row_id not in errors])
-            if not rows.row_id:
-                return [], errors
-            try:
-                together = self._try(rows)
-            except RowsRefused as refused:
-                errors |= refused.errors
-        if isinstance(together, Ranked):
-            return [(rows, together)], errors
-        ranked, in_a_row = list[tuple[Rows, Ranked]](), 0
-        for at in range(len(rows.row_id)):
-            row = rows.take([at])
-            result = (
-                self._try_again(row) if in_a_row < GIVEN_UP else f"not asked, {GIVEN_UP} rows before failed: {together}"
-            )
-            if isinstance(result, Ranked):
-                ranked.append((row, result))
-                in_a_row = 0
-            else:
-                errors[row.row_id[0]] = result
-                in_a_row += 1
-        return ranked, errors
-
-    def _try_again(self, row: Rows) -> Ranked | str:
-        for _ in range(TRIES):
-            result = self._try(row)
-            if isinstance(result, Ranked):
-                break
-        return result
-
-    def _try(self, rows: Rows) -> Ranked | str:
-        """The ranking, or the error.
-
-        What an engine that raised still holds (requests half done, cached blocks that were never computed) could give
-        other rows wrong labels, so it is ended.
-        """
-        try:
-            return self._ranker.rank(rows)
-        except (UserError, RowsRefused):
-            raise
-        except Exception as error:
-            self._engines.close()
-            return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-
-    def _untitled(self, rows: Rows) -> dict[int, str]:
-        found = ((i, self._empty & set(history)) for i, history in zip(rows.row_id, rows.history, strict=True))
-        return {i: f"item {min(items)} of the history has an empty title" for i, items in found if items}
+        store.commit(shard, labels.sort_by("row_id"), errors, stats)
+        return Done(stats + Stats(failed=len(errors)), errors)
 
 
 def open_ranker(teacher: Teacher) -> Ranker:
@@ -116,6 +66,28 @@ def open_ranker(teacher: Teacher) -> Ranker:
     torch.set_num_threads(teacher.config.resources.threads)
     ranker: Ranker = find(RANKERS, teacher.config.ranking).open(teacher)
     return ranker
+
+
+def as_rows(table: pa.Table) -> Rows:
+    """Rows of the data set (SEQUENCES) for a ranker."""
+    targets = torch.from_numpy(table["target"].to_numpy().copy()).long()
+    return Rows(table["row_id"].to_pylist(), table["history"].to_pylist(), targets)
+
+
+def untitled(rows: Rows, titles: Sequence[str]) -> dict[int, str]:
+    """Errors of the rows whose history holds an item with an empty title, by row id."""
+    histories = zip(rows.row_id, rows.history, strict=True)
+    empty = ((i, [item for item in history if not titles[item].strip()]) for i, history in histories)
+    return {i: f"item {min(items)} of the history has an empty title" for i, items in empty if items}
+
+
+def _answered(rows: Rows, answers: pa.Table | None) -> tuple[Rows, dict[int, str]]:
+    """Rows with their answers, and the errors of those that have none."""
+    found = {line["row_id"]: line for line in answers.to_pylist()} if answers is not None else {}
+    lines = [found.get(row_id, {"text": None, "error": "no answer was generated"}) for row_id in rows.row_id]
+    errors = {i: line["error"] for i, line in zip(rows.row_id, lines, strict=True) if line["text"] is None}
+    texts = [Answer(line["text"] or "", line.get("dropped", 0)) for line in lines]
+    return rows._replace(answers=texts), errors
 
 
 def _empty(kind: ScoreKind) -> pa.Table:

@@ -1,81 +1,109 @@
-"""The label store: shards committed by rename, bound to what they are made from, so that a stopped job resumes.
+"""The label store: shards committed one by one, bound to what they are made from, so that a stopped job resumes.
 
-Rows are labelled a shard at a time. A shard's Parquet file is renamed into place when it is complete; rows without a
-label in it failed, their errors stand in ``failures``, and the next run tries them again. Nothing else says what is
-done, so that any process may be killed at any moment.
+Rows are labelled a shard at a time. A shard's Parquet file is put into place when it is complete; rows without a label
+in it failed, their errors stand in ``failures``, and the next run tries them again. Nothing else says what is done, so
+that any process may be killed at any moment.
+
+A directory belongs to one attempt, whose name stands in ``job.json`` and in every shard: a worker of another one that
+is still at work somewhere commits nothing, and what it had put there already counts as absent.
 """
 
 import json
-import os
-import shutil
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
+import torch
+from pydantic import ValidationError
+from torch import Tensor
 
 from cluster.errors import OutputError, StaleInputError
-from cluster.storage import MANIFEST_FILE, check_free
-from data_prep.reading import read_rows, shards
-from data_prep.schema import FAILURES, Split, failure_file, label_file
+from cluster.files import parquet_file, read_parquet, write_parquet, write_text
+from cluster.storage import MANIFEST_FILE, check_free, clear
+from data_prep.reading import count_rows, read_range
+from data_prep.schema import (
+    FAILURES,
+    SCORE_KIND_KEY,
+    ScoreKind,
+    Split,
+    failure_file,
+    label_file,
+    label_files,
+    shard_name,
+)
+from data_prep.score_kind import ScoreScale
 from teacher_infer.stats import Stats
 
 JOB_FILE = "job.json"
+ATTEMPT = "attempt"
+STATS = b"stats"
 PROGRESS_FOLDER = ".progress"
 VERB = "label"
 
+ANSWERS = pa.schema(
+    [
+        pa.field("row_id", pa.int64(), nullable=False),
+        pa.field("text", pa.string()),  # the generated answer; null where the row failed
+        pa.field("dropped", pa.int32(), nullable=False),  # history titles that its prompt had no room for
+        pa.field("error", pa.string()),
+    ]
+)
+
 
 class Shard(NamedTuple):
-    """The rows of one label shard: ``rows`` of them from ``start`` on in one shard of the data set."""
+    """The rows of one label shard: ``rows`` of a split from place ``start`` on, whichever files they lie in."""
 
     split: Split
     number: int
-    file: str
     start: int
     rows: int
 
-    def read(self) -> pa.Table:
-        """The rows (SEQUENCES)."""
-        return read_rows(Path(self.file)).slice(self.start, self.rows)
 
-
-def plan(dataset: Path, splits: tuple[Split, ...], rows_per_shard: int) -> list[Shard]:
-    """The label shards of a data set, in order."""
+def plan(dataset: Path, splits: tuple[Split, ...], rows_per_shard: int, limit: int | None = None) -> list[Shard]:
+    """The label shards of a data set, in order; of the first ``limit`` rows of each split, or of all."""
     planned = []
     for split in splits:
-        number = 0
-        for file in shards(dataset, split):
-            count = pq.read_metadata(file).num_rows
-            for start in range(0, count, rows_per_shard):
-                rows = min(rows_per_shard, count - start)
-                planned.append(Shard(split, number, str(file.absolute()), start, rows))
-                number += 1
+        count = count_rows(dataset, split)
+        count = min(count, limit or count)
+        for number, start in enumerate(range(0, count, rows_per_shard)):
+            planned.append(Shard(split, number, start, min(rows_per_shard, count - start)))
     return planned
 
 
 class LabelStore:
-    """A label directory in the making, or finished."""
+    """A label directory in the making, or finished.
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    Args:
+        root: the directory.
+        attempt: what :meth:`open` returned; none for the directory of an earlier version, whose shards are nameless.
+    """
 
-    def open(self, made_from: Mapping[str, Any], overwrite: bool) -> None:
+    def __init__(self, root: Path, attempt: str | None = None) -> None:
+        self.root, self.attempt = root, attempt
+
+    def open(self, made_from: Mapping[str, Any], overwrite: bool) -> str | None:
         """Begin a job, or resume the one that was begun here.
 
         Args:
             made_from: fingerprints and settings that the labels depend on, by name.
             overwrite: discard what was made from something else, or is finished.
 
+        Returns:
+            the name of the attempt.
+
         Raises:
             StaleInputError: it was begun with something else; says what.
             OutputError: the directory holds something else, or cannot be written.
         """
-        if (self.root / JOB_FILE).is_file():
-            changed = _changed(json.loads((self.root / JOB_FILE).read_text()), made_from)
+        begun = self._begun()
+        if begun is not None:
+            changed = _changed({name: begun[name] for name in begun if name != ATTEMPT}, made_from)
             if not changed and not (overwrite and self.finished):
-                return
+                self.attempt = begun.get(ATTEMPT)
+                return self.attempt
             if not overwrite:
                 raise StaleInputError(
                     f"{self.root} was begun with another {', '.join(changed)}: choose another --output, or add "
@@ -83,12 +111,15 @@ class LabelStore:
                 )
         else:
             check_free(self.root, VERB, overwrite)
+        self.attempt = uuid.uuid4().hex
         try:
-            self.root.mkdir(parents=True, exist_ok=True)
-            _clear(self.root)
-            _write(self.root / JOB_FILE, json.dumps(made_from, indent=1, sort_keys=True) + "\n")
+            # First the name alone, so that workers of an earlier attempt put nothing into what is emptied.
+            self._say({})
+            clear(self.root, kept=[JOB_FILE])
+            self._say(made_from)
         except OSError as error:
             raise OutputError(f"{self.root} cannot be written ({error.strerror}): choose another --output") from error
+        return self.attempt
 
     @property
     def finished(self) -> bool:
@@ -98,66 +129,164 @@ class LabelStore:
     def missing(self, shards: Sequence[Shard]) -> Iterator[Shard]:
         """Shards that lack rows."""
         for shard in shards:
-            file = label_file(self.root, shard.split, shard.number)
-            if _labelled(file) < shard.rows:
+            if self._labelled(shard) < shard.rows:
                 yield shard
 
-    def unlabelled(self, shard: Shard) -> tuple[pa.Table, pa.Table | None]:
-        """The rows of a shard that have no label, and the labels that it holds, if any."""
-        rows, file = shard.read(), label_file(self.root, shard.split, shard.number)
-        if not _labelled(file):
-            return rows, None
-        labels = pq.read_table(file)
-        return rows.filter(pc.invert(pc.is_in(rows["row_id"], value_set=labels["row_id"].combine_chunks()))), labels
+    def unlabelled(self, dataset: Path, shard: Shard) -> pa.Table:
+        """The rows of a shard (SEQUENCES) that have no label."""
+        rows = read_range(dataset, shard.split, shard.start, shard.rows)
+        labels = self._read(self._file(shard))
+        return rows if labels is None else _without(rows, labels)
 
-    def commit(
-        self, shard: Shard, before: pa.Table | None, labels: pa.Table, errors: Mapping[int, str], stats: Stats
-    ) -> None:
-        """Put a shard into place, the labels last.
+    def commit(self, shard: Shard, labels: pa.Table, errors: Mapping[int, str], stats: Stats) -> None:
+        """Add labels to a shard, the labels last.
 
         Args:
             shard: which one.
-            before: labels that it holds already.
-            labels: those to add.
+            labels: of rows that had none; those that another worker has labelled meanwhile keep the label they have.
             errors: of the rows that are still without, by row id.
             stats: what ``labels`` took and gave.
+
+        Raises:
+            StaleInputError: the directory belongs to another attempt now.
         """
-        failures = failure_file(self.root, shard.split, shard.number)
-        folder = self._stats_folder(shard)
+        self.check_fence()
+        before, failures = self._read(self._file(shard)), failure_file(self.root, shard.split, shard.number)
         # Named by what was there before, so that an attempt that did not get to its end is written over.
-        _write(folder / f"{len(before) if before else 0}.json", stats.model_dump_json())
+        name = f"{0 if before is None else len(before)}.json"
+        write_text(self._stats_folder(shard) / name, stats.model_dump_json())
         if errors:
             table = pa.table({"row_id": list(errors), "error": list(errors.values())}, schema=FAILURES)
-            _write_table(failures, table)
+            write_parquet(table, failures)
         else:
             failures.unlink(missing_ok=True)
         if before is not None:
-            labels = pa.concat_tables([before, labels]).sort_by("row_id")
-        _write_table(label_file(self.root, shard.split, shard.number), labels)
+            added = _without(labels, before)
+            if not len(added) and len(labels):
+                return
+            labels = pa.concat_tables([before.cast(labels.schema), added]).sort_by("row_id")
+        self.check_fence()
+        write_parquet(self._signed(labels), self._file(shard))
 
     def stats(self, shard: Shard) -> Stats:
-        """What a shard took and gave; nothing before it is there."""
-        file = label_file(self.root, shard.split, shard.number)
-        if not file.is_file():
-            return Stats()
-        labelled = _labelled(file)
-        attempts = [
-            file for file in self._stats_folder(shard).glob("*.json") if int(file.stem) < labelled or not labelled
-        ]
-        total = Stats.total(Stats.model_validate_json(file.read_text()) for file in attempts)
+        """What a shard took and gave; what its answers took, before its labels are there."""
+        answers, labelled = self.answers(shard), self._labelled(shard)
+        total = _stats_of(answers) if answers is not None else Stats()
+        if not self._file(shard).is_file():
+            return total.model_copy(update={"rows": 0, "failed": 0})
+        for file in self._stats_folder(shard).glob("*.json"):
+            if int(file.stem) < labelled or not labelled:
+                try:
+                    total += Stats.model_validate_json(file.read_bytes())
+                except ValidationError:  # of a machine that was lost while it wrote
+                    continue
         return total.model_copy(update={"rows": labelled, "failed": shard.rows - labelled})
 
-    def first_failure(self, shards: Sequence[Shard]) -> str:
-        """Row id and error of a failed row, or nothing."""
-        for shard in shards:
-            file = failure_file(self.root, shard.split, shard.number)
-            if file.is_file():
-                first = pq.read_table(file).slice(0, 1).to_pylist()[0]
-                return f"row {first['row_id']}: {first['error']}"
-        return ""
+    def answers(self, shard: Shard) -> pa.Table | None:
+        """The answers of a shard's rows (ANSWERS) that were generated so far, if any."""
+        return self._read(self._answer_file(shard))
+
+    def unanswered(self, shards: Sequence[Shard]) -> list[Shard]:
+        """Shards whose rows are not all answered."""
+        found = ((shard, self.answers(shard)) for shard in shards)
+        return [s for s, answers in found if answers is None or answers["error"].null_count < s.rows]
+
+    def commit_answers(self, shard: Shard, answers: pa.Table, stats: Stats) -> None:
+        """Add answers to those of a shard.
+
+        Raises:
+            StaleInputError: the directory belongs to another attempt now.
+        """
+        before = self.answers(shard)
+        if before is not None:
+            stats += _stats_of(before)
+            answers = pa.concat_tables([_without(before, answers), answers])
+        self.check_fence()
+        signed = self._signed(answers.sort_by("row_id"))
+        metadata = (signed.schema.metadata or {}) | {STATS: stats.model_dump_json().encode()}
+        write_parquet(signed.replace_schema_metadata(metadata), self._answer_file(shard))
+
+    def check_fence(self) -> None:
+        """Refuse to write where another attempt has begun.
+
+        Raises:
+            StaleInputError: see above.
+        """
+        begun = self._begun()
+        if begun is None or begun.get(ATTEMPT) != self.attempt:
+            raise StaleInputError(f"another job has begun in {self.root} meanwhile: choose another --output for one")
+
+    def _say(self, made_from: Mapping[str, Any]) -> None:
+        job = json.dumps({**made_from, ATTEMPT: self.attempt}, indent=1, sort_keys=True)
+        write_text(self.root / JOB_FILE, job + "\n")
+
+    def _begun(self) -> dict[str, Any] | None:
+        file = self.root / JOB_FILE
+        return json.loads(file.read_text()) if file.is_file() else None
+
+    def _file(self, shard: Shard) -> Path:
+        return label_file(self.root, shard.split, shard.number)
+
+    def _answer_file(self, shard: Shard) -> Path:
+        return self.root / PROGRESS_FOLDER / "answers" / shard.split / shard_name(shard.number)
 
     def _stats_folder(self, shard: Shard) -> Path:
         return self.root / PROGRESS_FOLDER / shard.split / f"{shard.number:05d}"
+
+    def _signed(self, table: pa.Table) -> pa.Table:
+        name = {ATTEMPT: self.attempt} if self.attempt else {}
+        return table.replace_schema_metadata({**(table.schema.metadata or {}), **name})
+
+    def _is_ours(self, metadata: Mapping[bytes, bytes] | None) -> bool:
+        name = (metadata or {}).get(ATTEMPT.encode())
+        return (name.decode() if name else None) == self.attempt
+
+    def _labelled(self, shard: Shard) -> int:
+        """Labels in a shard; none in one that is absent, another attempt's, or damaged as a lost machine left it."""
+        try:
+            with parquet_file(self._file(shard)) as file:
+                return int(file.metadata.num_rows) if self._is_ours(file.metadata.metadata) else 0
+        except (OSError, pa.ArrowException):
+            return 0
+
+    def _read(self, file: Path) -> pa.Table | None:
+        """A file of this attempt's, if it is there with any rows and whole."""
+        try:
+            with parquet_file(file) as opened:
+                table = opened.read()
+        except (OSError, pa.ArrowException):
+            return None
+        return table if len(table) and self._is_ours(table.schema.metadata) else None
+
+
+def score_scale(labels: Path, split: Split) -> ScoreScale:
+    """The scale of the scores of the true items of a split; one shard at a time is in memory.
+
+    Raises:
+        StaleInputError: there are no labels of the split.
+    """
+    files = label_files(labels, split)
+    if not files:
+        raise StaleInputError(f"{labels} holds no labels of {split} rows: run `dllm2rec label` again")
+    with parquet_file(files[0]) as first:
+        kind: ScoreKind = first.schema_arrow.metadata[SCORE_KIND_KEY].decode()
+
+    def read() -> Iterator[Tensor]:
+        for file in files:
+            scores = read_parquet(file, ["target_score"])["target_score"]
+            if len(scores):
+                yield torch.from_numpy(scores.to_numpy().copy())
+
+    return ScoreScale.of(kind, read)
+
+
+def _without(rows: pa.Table, others: pa.Table) -> pa.Table:
+    """The rows whose ids are not among those of ``others``."""
+    return rows.filter(pc.invert(pc.is_in(rows["row_id"], value_set=others["row_id"].combine_chunks())))
+
+
+def _stats_of(answers: pa.Table) -> Stats:
+    return Stats.model_validate_json(answers.schema.metadata[STATS])
 
 
 def _changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
@@ -170,43 +299,3 @@ def _changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
         return name if fingerprints else f"{name} ({json.dumps(old)}, now {json.dumps(new)})"
 
     return [shown(name) for name in names]
-
-
-def _labelled(file: Path) -> int:
-    """Rows in a label shard; none in one that is not there or that a lost machine left damaged."""
-    try:
-        return int(pq.read_metadata(file).num_rows)
-    except (OSError, pa.ArrowInvalid):
-        return 0
-
-
-def _clear(root: Path) -> None:
-    """Empty a job's directory; as long as anything is left, it still says whose it is."""
-    (root / MANIFEST_FILE).unlink(missing_ok=True)
-    for found in root.iterdir():
-        if found.is_dir():
-            shutil.rmtree(found)
-        elif found.name != JOB_FILE:
-            found.unlink()
-
-
-def _write(file: Path, text: str) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    aside = aside_file(file)
-    aside.write_text(text)
-    aside.rename(file)
-
-
-def _write_table(file: Path, table: pa.Table) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    aside = aside_file(file)
-    with aside.open("wb") as stream:
-        pq.write_table(table, stream)
-        stream.flush()
-        os.fsync(stream.fileno())  # a rename may outlive what it names when a machine is lost
-    aside.rename(file)
-
-
-def aside_file(file: Path) -> Path:
-    """Where this process writes what is renamed to ``file`` when it is complete."""
-    return file.parent / f".{file.name}.{os.uname().nodename}-{os.getpid()}"

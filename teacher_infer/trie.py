@@ -3,11 +3,15 @@
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from functools import cached_property
-from typing import NamedTuple
+from pathlib import Path
+from typing import NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
 
+from cluster.files import local_copy, written
+
+ARRAYS = ("_tokens", "lengths_T", "_token_bounds", "_items", "_item_bounds", "_title_of")
 WIDE = 64  # titles below a node from which on its children are remembered
 
 Ints = npt.NDArray[np.int64]
@@ -57,7 +61,29 @@ class TitleTrie:
         self._token_bounds = np.concatenate([[0], np.cumsum(self.lengths_T)])
         self._items = np.fromiter((item for items in items_T for item in items), np.int64)
         self._item_bounds = np.concatenate([[0], np.cumsum(np.fromiter(map(len, items_T), np.int64))])
+        self._title_of = np.full(int(self._items.max(initial=-1)) + 1, -1)
+        self._title_of[self._items] = np.repeat(np.arange(len(self)), np.diff(self._item_bounds))
         self._children: dict[Node, Children] = {}
+
+    def save(self, folder: Path) -> None:
+        """Write the trie as files of plain arrays."""
+        for name in ARRAYS:
+            with written(folder / f"{name}.npy") as aside, aside.open("wb") as stream:
+                np.save(stream, getattr(self, name))
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """A saved trie, its arrays mapped into memory: processes of a machine share them.
+
+        Raises:
+            OSError: it is not there.
+            ValueError: a file is damaged.
+        """
+        trie = cls.__new__(cls)
+        for name in ARRAYS:
+            setattr(trie, name, np.load(local_copy(folder / f"{name}.npy"), mmap_mode="r"))
+        trie._children = {}
+        return trie
 
     def __len__(self) -> int:
         return len(self.lengths_T)
@@ -73,10 +99,9 @@ class TitleTrie:
         return int(self.lengths_T.max(initial=0))
 
     @cached_property
-    def _title_of(self) -> Ints:
-        titles = np.full(int(self._items.max(initial=-1)) + 1, -1)
-        titles[self._items] = np.repeat(np.arange(len(self)), np.diff(self._item_bounds))
-        return titles
+    def usual(self) -> int:
+        """Tokens that all but the longest hundredth of the titles have at most."""
+        return int(np.quantile(self.lengths_T, 0.99, method="lower")) if len(self) else 0
 
     def title_of(self, item: int) -> int:
         """The title of an item."""

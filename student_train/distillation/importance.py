@@ -4,11 +4,11 @@ import torch
 from torch import Tensor
 
 from data_prep.schema import ScoreKind
-from data_prep.score_kind import sign
+from data_prep.score_kind import ScoreScale
 from student_train.config import DistillationConfig
 
 
-def confidence(target_score_B: Tensor, kind: ScoreKind, every_score_S: Tensor) -> Tensor:
+def confidence(target_score_B: Tensor, kind: ScoreKind, scale: ScoreScale) -> Tensor:
     """How far the teacher can be trusted on each row, from its score of the true next item.
 
     The paper takes a value that falls with the distance between the teacher's answer and the true item. Distances of
@@ -18,14 +18,12 @@ def confidence(target_score_B: Tensor, kind: ScoreKind, every_score_S: Tensor) -
     Args:
         target_score_B: the teacher's score of the true item in some train rows.
         kind: meaning of the scores.
-        every_score_S: the same over all train rows, where the confidences have mean 1.
+        scale: of the scores over all train rows, where the confidences have mean 1.
 
     Returns:
         Confidences [B].
     """
-    deviation = every_score_S.std(correction=0).clamp(min=1e-12)
-    mean = torch.exp(sign(kind) * (every_score_S - every_score_S.mean()) / deviation).mean()
-    return torch.exp(sign(kind) * (target_score_B - every_score_S.mean()) / deviation) / mean
+    return scale.confidence(target_score_B, kind).to(target_score_B.dtype)
 
 
 def position_weights(top_k: int, beta: float, device: torch.device | None = None) -> Tensor:

@@ -11,15 +11,24 @@ from data_prep.schema import ScoreKind
 from teacher_infer.stats import Stats
 
 if TYPE_CHECKING:
+    from teacher_infer.engine import Task
     from teacher_infer.rankers.teacher import Teacher
 
 
+class Answer(NamedTuple):
+    """What the teacher generated for a row, and how many of its oldest titles the prompt had no room for."""
+
+    text: str
+    dropped: int
+
+
 class Rows(NamedTuple):
-    """B rows: their ids [B], histories, oldest first, and true items [B]."""
+    """B rows: their ids [B], histories, oldest first, true items [B], and answers [B] for rankers that take them."""
 
     row_id: Sequence[int]
     history: Sequence[Sequence[int]]
     target: Tensor
+    answers: Sequence[Answer] | None = None
 
     def take(self, at: Sequence[int]) -> "Rows":
         """The rows at these places."""
@@ -27,6 +36,7 @@ class Rows(NamedTuple):
             [self.row_id[i] for i in at],
             [self.history[i] for i in at],
             self.target[torch.tensor(at, dtype=torch.int64)],
+            [self.answers[i] for i in at] if self.answers is not None else None,
         )
 
 
@@ -52,11 +62,14 @@ class RowsRefused(Exception):
 
 
 class Ranker(Protocol):
-    """A teacher with its catalogue; holds its engines."""
+    """A teacher with its catalogue.
+
+    A class may say more, each with a default: ``asks``, the engines that it asks (``("generate", "embed")``, which then
+    share a GPU), and ``takes_answers``, whether the teacher's answers are generated for all rows before any is ranked
+    (False). A ranker that takes answers and asks for embeddings alone needs one copy of the weights at a time.
+    """
 
     kind: ScoreKind
-    engines: int
-    """Engines that it may hold at a time; they share the actor's GPU."""
 
     @classmethod
     def open(cls, teacher: "Teacher") -> Self:
@@ -72,6 +85,16 @@ class Ranker(Protocol):
             RuntimeError: the engine fails.
         """
         ...
+
+
+def asked_by(ranker: type) -> tuple["Task", ...]:
+    """The engines that a ranker may ask."""
+    return getattr(ranker, "asks", ("generate", "embed"))
+
+
+def takes_answers(ranker: type) -> bool:
+    """Whether a ranker works on answers that were generated before."""
+    return getattr(ranker, "takes_answers", False)
 
 
 def padded(histories: Sequence[Sequence[int]], padding: int) -> Tensor:

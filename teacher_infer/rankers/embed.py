@@ -22,7 +22,7 @@ class Embed:
     """A history is the recency-weighted mean of its titles' unit embeddings, or one text that is embedded itself."""
 
     kind: ScoreKind = "cosine"
-    engines = 1
+    asks = ("embed",)
 
     def __init__(
         self,

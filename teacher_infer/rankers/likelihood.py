@@ -26,10 +26,16 @@ class Likelihood:
     """A causal LM that is asked for the likeliest of the titles there are, so that every answer is an item."""
 
     kind: ScoreKind = "logprob"
-    engines = 1
+    asks = ("generate",)
 
-    def __init__(self, titles: Sequence[str], generator: Callable[[], VllmEngine], config: LabelConfig) -> None:
-        self._titles, self._generator, self._config = titles, generator, config
+    def __init__(
+        self,
+        titles: Sequence[str],
+        generator: Callable[[], VllmEngine],
+        config: LabelConfig,
+        trie: TitleTrie | None = None,
+    ) -> None:
+        self._titles, self._generator, self._config, self._built = titles, generator, config, trie
         self._lists: ds.Dataset | None = None
         if config.candidates:
             files = [file for split in config.splits for file in label_files(config.candidates, split)]
@@ -38,11 +44,11 @@ class Likelihood:
     @classmethod
     def open(cls, teacher: Teacher) -> Self:
         """See :class:`teacher_infer.rankers.base.Ranker`."""
-        return cls(teacher.titles, lambda: teacher.engines("generate"), teacher.config)
+        return cls(teacher.titles, lambda: teacher.engines("generate"), teacher.config, teacher.trie())
 
     @cached_property
     def _trie(self) -> TitleTrie:
-        return TitleTrie(self._generator().title_tokens(self._titles))
+        return self._built or TitleTrie(self._generator().title_tokens(self._titles))
 
     def rank(self, rows: Rows) -> Ranked:
         """See :class:`teacher_infer.rankers.base.Ranker`."""

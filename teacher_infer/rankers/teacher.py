@@ -9,6 +9,7 @@ from teacher_infer.config import LabelConfig
 from teacher_infer.embeddings import read_whitening
 from teacher_infer.job import Engines, Job
 from teacher_infer.nearest import Catalogue, read_items
+from teacher_infer.trie import TitleTrie
 from teacher_infer.whitening import Whitening
 
 
@@ -28,6 +29,10 @@ class Teacher:
         """The item embeddings to search, on the GPU where there is one."""
         device = "cuda" if self.config.resources.gpus else "cpu"
         return Catalogue(items_NE, kind, self.config.grounding_memory, device)
+
+    def trie(self) -> TitleTrie | None:
+        """The titles in tokens, memory-mapped; none where they were not read beforehand."""
+        return TitleTrie.load(self._job.catalogue) if self._job.longest else None
 
     def whitening(self) -> Whitening | None:
         """What the item embeddings went through, if they did."""

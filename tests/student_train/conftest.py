@@ -67,6 +67,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def labels(dataset: Path) -> Path:
     """Labels of every row, stored in reverse order: the list starts at the true item, then its successors."""
     from cluster.storage import read_manifest
+    from teacher_infer.store import score_scale
 
     path = dataset.parent / "labels"
     inputs = {"dataset": read_manifest(dataset).fingerprint, "teacher": "hand-made"}
@@ -83,6 +84,7 @@ def labels(dataset: Path) -> Path:
             columns = list(zip(*records[::-1], strict=True))
             table = pa.table(list(map(list, columns)), schema=labels_schema("distance"))
             pq.write_table(table, folder / shard_name(0))
+            draft.metrics |= score_scale(draft.path, split).metrics(split)
         save_file({EMBEDDINGS_TENSOR: torch.randn(N_ITEMS, 16, generator=generator)}, draft.path / EMBEDDINGS_FILE)
     return path
 

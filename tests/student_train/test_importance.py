@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from data_prep.schema import ScoreKind
+from data_prep.score_kind import ScoreScale
 from student_train.config import DistillationConfig
 from student_train.distillation.importance import confidence, consistency, importance, position_weights
 
@@ -29,7 +30,7 @@ def test_consistency_marks_candidates_in_the_students_own_top_k() -> None:
 
 def over_all(values: list[float], kind: ScoreKind) -> torch.Tensor:
     scores = torch.tensor(values)
-    return confidence(scores, kind, scores)
+    return confidence(scores, kind, ScoreScale.of(kind, lambda: [scores]))
 
 
 def test_confidence_falls_with_distance_and_keeps_its_level_per_row() -> None:
@@ -39,7 +40,17 @@ def test_confidence_falls_with_distance_and_keeps_its_level_per_row() -> None:
 
 def test_confidence_of_a_part_of_the_rows_is_that_part_of_the_whole() -> None:
     scores = torch.tensor([0.3, 1.0, 2.5, 0.1])
-    assert torch.equal(confidence(scores[1:3], "distance", scores), over_all(scores.tolist(), "distance")[1:3])
+    scale = ScoreScale.of("distance", lambda: [scores])
+    assert torch.equal(confidence(scores[1:3], "distance", scale), over_all(scores.tolist(), "distance")[1:3])
+
+
+def test_a_scale_does_not_depend_on_the_parts_in_which_scores_are_read() -> None:
+    scores = torch.randn(1000, generator=torch.Generator().manual_seed(0)) * 3 + 1000
+    whole = ScoreScale.of("distance", lambda: [scores])
+    parts = ScoreScale.of("distance", lambda: scores.split(77))
+    assert parts == pytest.approx(whole, rel=1e-9)
+    assert whole.deviation == pytest.approx(scores.double().std(correction=0).item(), rel=1e-9)
+    assert confidence(scores, "distance", parts).mean().item() == pytest.approx(1, rel=1e-5)
 
 
 def test_confidence_reads_a_cosine_the_other_way_round() -> None:

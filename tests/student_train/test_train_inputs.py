@@ -48,7 +48,7 @@ def test_a_teacher_is_judged_on_validation_rows_or_not_at_all(
     measured = tmp_path / "measured"
     shutil.copytree(labels, measured)
     manifest = read_manifest(measured)
-    manifest.metrics = {"train_ndcg@20": 0.1, "validation_ndcg@20": 0.2, "validation_hr@20": 0.3}
+    manifest.metrics |= {"train_ndcg@20": 0.1, "validation_ndcg@20": 0.2, "validation_hr@20": 0.3}
     (measured / MANIFEST_FILE).write_text(manifest.model_dump_json())
     settings = config(dataset, tmp_path / "student", labels=measured)
     say_if_unjudged(settings)

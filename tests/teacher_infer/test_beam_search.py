@@ -13,8 +13,11 @@ from teacher_infer.rankers.base import Ranked, Rows
 from tests.teacher_fixtures import TITLES
 
 pytestmark = pytest.mark.engine
-# Two titles borne twice, one that begins another, one longer than a leap.
-CATALOGUE = [*TITLES, "Red Castle", "Blue", "Green Island", "A very long title of many words that nobody chose"]
+# Two titles borne twice, some that begin others, one longer than a leap, two that read alike once quoted.
+CATALOGUE = [
+    *(*TITLES, "Red Castle", "Blue", "Green Island", "A very long title of many words that nobody chose"),
+    *('"Red" Tower', "'Red' Tower", "Blue River 2", "Blue River 2: Gold"),
+]
 HISTORIES = [[TITLES[at] for at in history] for history in ((0, 1, 2), (5,), (20, 21, 22, 23, 0), (9, 10), (3,))]
 TARGETS = [3, 6, 1, 27, 24]
 
@@ -174,6 +177,35 @@ def test_neighbours_in_the_batch_change_no_rank(engine):
         (alone,) = engine.search([row], k=10, beams=4)
         assert alone.items == found.items
         assert alone.logprobs == pytest.approx(found.logprobs, abs=1e-5)
+
+
+def _with_a_long_title(engine: Any) -> tuple[list[Found], list[Found]]:
+    """Searches with room for little more than the prompts, without and with one title as long as half of it."""
+    from teacher_infer.beam_search import search
+    from teacher_infer.trie import TitleTrie
+
+    # A hundred and more, so that the long one is less than a hundredth.
+    titles = [f"{title} {number}" for title in TITLES for number in range(5)]
+    room = engine.room
+    engine.room = max(len(p.tokens) for p in engine.prompts(HISTORIES, 0)) + 20
+    try:
+        found = []
+        for catalogue in (titles, [*titles, "Castle " * engine.room]):
+            trie = TitleTrie(engine.title_tokens(catalogue))
+            targets = [[len(catalogue) - 1]] * len(HISTORIES)
+            found.append(search(engine, HISTORIES, trie, 5, 5, targets=targets))
+        return found[0], found[1]
+    finally:
+        engine.room = room
+
+
+def test_one_long_title_cuts_nobody_s_prompt(engine):
+    without, with_long = engine.ask(_with_a_long_title)
+    assert [found.dropped for found in with_long] == [0] * len(HISTORIES)
+    assert [found.items for found in with_long] == [found.items for found in without]
+    for one, other in zip(with_long, without, strict=True):
+        assert one.logprobs == pytest.approx(other.logprobs, abs=1e-4)
+    assert all(found.target_logprobs[len(TITLES) * 5] < 0 for found in with_long)
 
 
 def test_prompts_are_read_from_the_cache(engine):

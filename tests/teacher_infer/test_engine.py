@@ -59,6 +59,39 @@ def test_beam_generation_equals_transformers(tiny_teacher, generator, reference)
     assert all(answer.prompt_tokens > answer.new_tokens > 1 for answer in answers)
 
 
+def test_more_beams_than_vllm_s_own_limit_of_logprobs(tiny_teacher, generator):
+    titles = read_titles(tiny_teacher.dataset)
+    (answer,) = generator(generate, [titles[:3]], 16, 80)
+    assert answer.new_tokens > 1
+
+
+@ray.remote(num_cpus=0, max_calls=1)
+def open_engine(model, config, length=None):
+    engine = VllmEngine(model, "generate", config, length=length)
+    return engine.room, engine.generate([["Red"]], 8)[0].text
+
+
+def test_a_model_of_many_positions_has_the_room_that_is_needed(tiny_teacher, tmp_path):
+    """131,072 positions would not fit into this cache."""
+    model = tmp_path / "long"
+    shutil.copytree(tiny_teacher.teacher, model)
+    for name, field in (("config.json", "max_position_embeddings"), ("tokenizer_config.json", "model_max_length")):
+        settings = json.loads((model / name).read_text())
+        (model / name).write_text(json.dumps(settings | {field: 131_072}))
+    config = VllmConfig(kv_cache_memory_bytes=4 << 20, options=("max_num_batched_tokens=1024",))
+    room, text = ray.get(open_engine.remote(model, config, 100))
+    assert room == 100
+    assert text
+
+
+def test_an_option_that_vllm_does_not_know_is_refused_in_its_words(tiny_teacher):
+    config = VllmConfig(options=("cosy_cache=true",))
+    with pytest.raises(ray.exceptions.RayTaskError) as caught:
+        ray.get(open_engine.remote(tiny_teacher.teacher, config))
+    assert isinstance(caught.value.cause, ModelError)
+    assert "unexpected keyword argument 'cosy_cache'" in str(caught.value.cause)
+
+
 def test_oldest_titles_go_where_the_model_has_no_room(generator):
     histories = [["Red Castle"] * 40, ["Red Castle"]]
     long, short = generator(generate, histories, 512 - 120)

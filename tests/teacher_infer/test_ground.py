@@ -3,10 +3,10 @@
 import torch
 
 from teacher_infer.config import LabelConfig
-from teacher_infer.engine import Generated, VllmEngine
+from teacher_infer.engine import VllmEngine
 from teacher_infer.nearest import Catalogue
 from teacher_infer.prompts import response
-from teacher_infer.rankers.base import Rows
+from teacher_infer.rankers.base import Answer, Rows
 from teacher_infer.rankers.ground import Ground
 
 TITLES = ["Paper", 'File Pocket, 5-1/4" Expansion', "Pen", 'File Pocket, 5-1/4" Expansion', " "]
@@ -19,11 +19,9 @@ def no_engine() -> VllmEngine:
 def test_a_title_with_a_quote_is_recognised_in_an_answer() -> None:
     items_NE = torch.eye(len(TITLES))
     catalogue = Catalogue(items_NE, "distance")
-    ranker = Ground(TITLES, items_NE, catalogue, no_engine, no_engine, LabelConfig(top_k=2))
-    for item in (0, 1):
-        answer = Generated(response(TITLES[item]), 0, 1, 1, 0)
-        ranker._answers[TITLES[item],] = answer, 0.0
-    ranked = ranker.rank(Rows([0, 1], [[0], [1]], torch.tensor([2, 1])))
+    ranker = Ground(TITLES, items_NE, catalogue, no_engine, LabelConfig(top_k=2))
+    answers = [Answer(response(TITLES[item]), 0) for item in (0, 1)]
+    ranked = ranker.rank(Rows([0, 1], [[0], [1]], torch.tensor([2, 1]), answers))
     assert ranked.items[:, 0].tolist() == [0, 1]
     assert ranked.scores[:, 0].tolist() == [0.0, 0.0]
     assert ranked.stats.valid == 2

@@ -10,20 +10,20 @@ import pytest
 
 from cluster.config import ResourcesConfig
 from cluster.errors import ClusterError, DataError, ModelError
-from teacher_infer import pool
 from teacher_infer.config import LabelConfig
-from teacher_infer.job import Job
-from teacher_infer.pool import Work, work_through
+from teacher_infer.job import Engines, Job
+from teacher_infer.pool import TRIES, Pool, Work
 
 pytestmark = pytest.mark.engine
 
 
 class Doubles:
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Job, engines: Engines) -> None:
         self.job = job
 
     def do(self, shard: int) -> dict[str, Any]:
-        return {"double": 2 * shard, "gpus": os.environ.get("CUDA_VISIBLE_DEVICES")}
+        gpus = os.environ.get("CUDA_VISIBLE_DEVICES")
+        return {"double": 2 * shard, "process": os.getpid(), "gpus": gpus}
 
 
 class Dies(Doubles):
@@ -44,13 +44,14 @@ class Reads(Doubles):
 
 
 class FindsNoCatalogue(Doubles):
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Job, engines: Engines) -> None:
         raise DataError("items.parquet cannot be read")
 
 
 def results(work: type[Work], folder: Path, shards: int = 1, **settings: float) -> list[dict[str, Any]]:
     config = LabelConfig(dataset=folder, output=folder, resources=ResourcesConfig(cpus=0.5), **settings)
-    return list(work_through(work, Job(config, folder), range(shards)))
+    with Pool(Job(config, folder)) as pool:
+        return list(pool.work_through(work, range(shards)))
 
 
 def test_every_shard_is_done_by_actors_that_see_no_gpu_where_none_is_asked_for(ray_local, tmp_path):
@@ -59,10 +60,47 @@ def test_every_shard_is_done_by_actors_that_see_no_gpu_where_none_is_asked_for(r
     assert {result["gpus"] for result in found} == {""}
 
 
-def test_work_whose_process_dies_each_time_ends_the_job_with_a_line(ray_local, tmp_path, monkeypatch):
-    monkeypatch.setattr(pool, "RETRIES", 1)
-    with pytest.raises(ModelError, match="process died 2 times at the same work"):
+def test_work_whose_process_dies_each_time_ends_the_job_with_a_line(ray_local, tmp_path):
+    with pytest.raises(ModelError, match=r"process died \(out of memory\?\).*the same command resumes"):
         results(Dies, tmp_path)
+
+
+class FailsOnce(Doubles):
+    """As a GPU that has to be started again: every call of a process that failed once fails."""
+
+    broken = False
+
+    def do(self, shard: int) -> dict[str, Any]:
+        mark = self.job.model / f"failed-{shard}"
+        if FailsOnce.broken or not mark.exists():
+            mark.touch()
+            FailsOnce.broken = True
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+        return super().do(shard)
+
+
+def test_a_process_that_is_beyond_use_is_replaced(ray_local, tmp_path):
+    done = results(FailsOnce, tmp_path, 2)
+    assert sorted(result["double"] for result in done) == [0, 2]
+
+
+def test_several_passes_are_done_by_the_same_process(ray_local, tmp_path):
+    config = LabelConfig(dataset=tmp_path, output=tmp_path, resources=ResourcesConfig(cpus=0.5))
+    with Pool(Job(config, tmp_path)) as pool:
+        done = [result for _ in range(2) for result in pool.work_through(Doubles, range(2))]
+    assert len({result["process"] for result in done}) == 1
+
+
+class Counts(Doubles):
+    def do(self, shard: int) -> dict[str, Any]:
+        (self.job.model / f"{shard}-{os.getpid()}").touch()
+        raise OSError(116, "Stale file handle", "/mnt/labels")
+
+
+def test_work_that_fails_everywhere_has_its_tries_and_no_more(ray_local, tmp_path):
+    with pytest.raises(ModelError, match=r"^/mnt/labels: Stale file handle; the same command resumes$"):
+        results(Counts, tmp_path)
+    assert len(list(tmp_path.glob("0-*"))) == TRIES
 
 
 def test_work_that_comes_to_no_end_ends_the_job_within_the_stated_time(ray_local, tmp_path):
@@ -76,5 +114,5 @@ def test_a_file_that_an_actor_cannot_read_is_named(ray_local, tmp_path):
 
 
 def test_what_an_actor_lacks_from_the_start_is_one_line(ray_local, tmp_path):
-    with pytest.raises(ModelError, match=r"^items.parquet cannot be read$"):
+    with pytest.raises(DataError, match=r"^items.parquet cannot be read$"):
         results(FindsNoCatalogue, tmp_path)

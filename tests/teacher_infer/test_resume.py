@@ -49,7 +49,7 @@ def actors():
     found = []
     for process in psutil.Process().children(recursive=True):
         with suppress(psutil.NoSuchProcess):
-            if process.name().startswith("ray::MapWorker"):
+            if process.name().startswith("ray::Labeller"):
                 found.append(process)
     return found
 

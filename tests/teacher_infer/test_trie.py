@@ -49,6 +49,19 @@ def test_every_node_holds_the_titles_with_its_prefix(titles):
     check(TitleTrie(titles), dict(enumerate(titles)))
 
 
+def test_a_saved_trie_is_mapped_into_memory(titles, tmp_path):
+    TitleTrie(titles).save(tmp_path)
+    trie = TitleTrie.load(tmp_path)
+    assert isinstance(trie._tokens, np.memmap)
+    check(trie, dict(enumerate(titles)))
+    check(trie.within(range(50)), dict(enumerate(titles[:50])))
+
+
+def test_the_usual_length_does_not_count_the_longest_hundredth():
+    trie = TitleTrie([*([at, END] for at in range(1, 200)), [*range(1, 400), END]])
+    assert (trie.usual, trie.longest) == (2, 400)
+
+
 def test_a_part_of_the_catalogue_keeps_its_item_numbers(titles):
     items = [399, 3, 3, *range(100, 200)]
     check(TitleTrie(titles).within(items), {item: titles[item] for item in items})
