@@ -86,6 +86,7 @@ FAILURES = pa.schema(
 RANKS = pa.schema(
     [
         pa.field("row_id", pa.int64(), nullable=False),
+        pa.field("user", pa.int32(), nullable=False),  # number of the row's user among those of the gate
         pa.field("rank", pa.int32(), nullable=False),  # of the true item among all items, from 1
     ]
 )

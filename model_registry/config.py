@@ -26,7 +26,7 @@ class PromoteConfig(Config):
     name: ModelName = Field("dllm2rec-student", description="Registered model.")
     version: int | None = Field(None, ge=1, description="Version to promote; none takes the newest.")
     confidence: float = Field(
-        0.95, gt=0.5, lt=1, description="How sure to be that NDCG@20 on gate rows is larger (one-sided bootstrap)."
+        0.95, gt=0.5, lt=1, description="How sure to be that NDCG@20 on gate rows is larger (one-sided, over users)."
     )
     across_datasets: bool = Field(False, description="Compare with a champion measured on another data set.")
     max_latency_ms: float | None = Field(

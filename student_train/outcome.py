@@ -5,14 +5,16 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
 from cluster.engine import all_of_workers, mean_over_workers
+from cluster.files import read_parquet
 from cluster.storage import read_manifest
 from data_prep.reading import read_titles
-from data_prep.schema import ITEMS_FILE, RANKS, RANKS_FILE
+from data_prep.schema import ITEMS_FILE, RANKS, RANKS_FILE, sequence_files
 from student_train.assessment import TOP, Catalogue, assess
 from student_train.config import TrainConfig
 from student_train.evaluation import Metrics, ranks_of_targets, scored
@@ -81,7 +83,16 @@ def gate_ranks(config: TrainConfig, data: TrainingData, student: Student) -> pa.
     rows = read_rows(config.dataset, "gate", length, padding, data.rank, data.world_size, allow_empty=True)
     rank_S, _ = ranks_of_targets(student, rows, device, config.filter_history)
     row_id, rank = all_of_workers(torch.stack([rows.row_id.cpu(), rank_S], dim=1)).T.numpy()
-    return pa.table([row_id, rank.astype("int32")], schema=RANKS)
+    return pa.table([row_id, _gate_users(config.dataset, row_id), rank.astype("int32")], schema=RANKS)
+
+
+def _gate_users(dataset: Path, row_id_S: np.ndarray) -> np.ndarray:
+    """The number of the user [S] of every gate row, by the order of users in the data set."""
+    files = sequence_files(dataset, "gate")
+    rows = pa.concat_tables(read_parquet(file, ["row_id", "user_id"]) for file in files).sort_by("row_id")
+    users = rows["user_id"].combine_chunks().dictionary_encode().indices.to_numpy()
+    found: np.ndarray = users[np.searchsorted(rows["row_id"].to_numpy(), row_id_S)]
+    return found
 
 
 def write_student(

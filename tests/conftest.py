@@ -92,7 +92,8 @@ def student_maker(folder: Path) -> MakeStudent:
             export_student(draft.path, Student(model, 20), model, items)
             (draft.path / "curve.json").write_text('[{"epoch": 1, "loss": 2.5, "ndcg@20": 0.1}]')
             if ranks is not None:
-                pq.write_table(pa.table([range(len(ranks)), ranks], schema=RANKS), draft.path / RANKS_FILE)
+                rows = range(len(ranks))
+                pq.write_table(pa.table([rows, rows, ranks], schema=RANKS), draft.path / RANKS_FILE)
             draft.metrics |= {"validation_ndcg@20": ndcg, "test_hr@20": 0.25}
         return folder / name
 

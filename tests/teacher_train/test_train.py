@@ -86,7 +86,7 @@ def test_patience_ends_a_training_from_another_teacher_and_the_driver_may_die_be
         raise OSError("no space left")
 
     with monkeypatch.context() as full_disk, pytest.raises(OSError, match="no space left"):
-        full_disk.setattr(shutil, "copytree", fail)
+        full_disk.setattr("cluster.workers.copy_into", fail)
         train_teacher(config)
     teacher = train_teacher(config)
     manifest = read_manifest(teacher)
