@@ -15,7 +15,7 @@ from cluster.workers import _Worker
 def test_a_worker_that_asks_for_no_gpu_sees_none(gpus: float, seen: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")  # as Ray or the machine has it
     found = []
-    _Worker(lambda payload: found.append(os.environ["CUDA_VISIBLE_DEVICES"]), ResourcesConfig(gpus=gpus))({})
+    _Worker(lambda payload: found.append(os.environ["CUDA_VISIBLE_DEVICES"]), ResourcesConfig(gpus=gpus), None)({})
     assert found == [seen]
 
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from cluster.config import ClusterConfig, ResourcesConfig
+from cluster.config import ClusterConfig
 from cluster.errors import ConfigError
-from cluster.ray_session import fits_here
+from cluster.ray_session import connect
 from dllm2rec import main
 
 # In a process of its own: the other tests of this run share one Ray.
@@ -92,4 +92,4 @@ def test_the_ray_client_is_refused_in_one_line_that_names_submit(
     assert "ray://head:10001 is an address of the Ray client" in line and "dllm2rec submit" in line
     monkeypatch.setenv("RAY_ADDRESS", "ray://head:10001")
     with pytest.raises(ConfigError, match="RAY_ADDRESS: ray://head:10001 is an address of the Ray client"):
-        fits_here(ClusterConfig(), ResourcesConfig())
+        connect(ClusterConfig())
