@@ -21,6 +21,7 @@ from cluster.files import read_parquet, write_parquet, written
 from cluster.paths import files_under, storage_path
 from cluster.storage import read_manifest
 from data_prep.config import SyntheticConfig
+from data_prep.schema import shard_name
 from data_prep.synthetic import generate
 
 RUNS = "s3://bucket/runs"
@@ -31,9 +32,13 @@ for file, table in zip(raw.values(), generate(SyntheticConfig(items=60, users=60
         write_csv(table.columns, aside)
 dllm2rec.prepare(source="csv", **raw, rows_per_shard=50, output=f"{RUNS}/dataset")
 dataset = {"dataset": f"{RUNS}/dataset"}
+dllm2rec.label(
+    **dataset, teacher="minilm", ranking="embed", top_k=5, splits=("train", "validation"), rows_per_shard=100,
+    cluster=cluster, output=f"{RUNS}/labels",
+)
 train = {
-    **dataset, "epochs": 2, "model": {"hidden_size": 8, "max_length": 5},
-    
+    **dataset, "labels": f"{RUNS}/labels", "distillation": {"top_k": 5}, "epochs": 2,
+    "model": {"hidden_size": 8, "max_length": 5},
 }
 dllm2rec.train(**train, max_failures=1, cluster=cluster, tracking=tracking, output=f"{RUNS}/student")
 search = {"train": train, "trials": 2, "concurrent": 1, "cluster": cluster, "tracking": tracking}
@@ -45,9 +50,9 @@ write_parquet(histories, storage_path(f"{RUNS}/histories.parquet"))
 dllm2rec.recommend(
     model=f"{RUNS}/student", histories=f"{RUNS}/histories.parquet", k=3, cluster=cluster, output=f"{RUNS}/for-many"
 )
-for verb in ("dataset", "student", "search", "search/student", "registration", "for-one", "for-many"):
+for verb in ("dataset", "labels", "student", "search", "search/student", "registration", "for-one", "for-many"):
     read_manifest(storage_path(f"{RUNS}/{verb}"))
-answers = read_parquet(storage_path(f"{RUNS}/for-many/part-00000.parquet"))
+answers = read_parquet(storage_path(f"{RUNS}/for-many/{shard_name(0)}"))
 assert [len(row) for row in answers["item_ids"].to_pylist()] == [3, 3]
 assert not [file.name for file in files_under(storage_path(RUNS)) if ".unfinished" in file.name]
 """
