@@ -23,7 +23,10 @@ SHARE_BETWEEN_LINES = 0.05
 """Of the time that has passed: a job of hours would fill its log otherwise."""
 _MARK = "dllm2rec-report: "
 _RAY_HANDLER = "ray_print_logs"
-_QUIET_LOGGERS = ("ray.train", "ray.data", "ray.tune", "DeepSpeed", "mlflow", "alembic", "matplotlib")
+_QUIET_LOGGERS = (
+    *("ray.train", "ray.data", "ray.tune", "ray.dashboard", "ray._private.runtime_env"),
+    *("DeepSpeed", "mlflow", "alembic", "matplotlib"),
+)
 _in_worker = False
 
 

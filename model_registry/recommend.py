@@ -59,7 +59,7 @@ def _student(config: RecommendConfig, pulled: Path) -> Path:
     if not config.model.startswith("models:"):
         return fetch_student(config.model, config.tracking, pulled)
     with written_directory(pulled) as folder:
-        inside = fetch_student(config.model, config.tracking, folder).relative_to(folder)
+        inside = fetch_student(config.model, config.tracking, folder.absolute()).relative_to(folder.absolute())
     return pulled / inside
 
 

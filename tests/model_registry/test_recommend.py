@@ -71,15 +71,16 @@ def test_a_history_and_a_file_exclude_each_other(make_student, tmp_path):
 
 
 @pytest.mark.engine
-def test_the_champion_from_the_registry_answers_like_its_directory(make_student, new_store, tmp_path):
+def test_the_champion_from_the_registry_answers_like_its_directory(make_student, new_store, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # for outputs are relative, as in the README
     tracking = new_store()
     tracker = Tracker(tracking)
     for name, ranks, seed in (("weak", (1, 30, 2, 30), 0), ("strong", (1, 1, 1, 1), 1)):
         register_student(tracker, make_student(name, ranks=ranks, seed=seed), "shop")
-        promote(PromoteConfig(name="shop", tracking=tracking, output=tmp_path / "promotion"))
+        promote(PromoteConfig(name="shop", tracking=tracking, output=Path("promotion")))
     asked = {"history": ("i4", "Title 5"), "k": 5, "tracking": tracking}
-    pulled = recommend(RecommendConfig(model="models:/shop@champion", output=tmp_path / "pulled", **asked))
-    direct = recommend(RecommendConfig(model=str(tmp_path / "strong"), output=tmp_path / "direct", **asked))
+    pulled = recommend(RecommendConfig(model="models:/shop@champion", output=Path("pulled"), **asked))
+    direct = recommend(RecommendConfig(model=str(tmp_path / "strong"), output=Path("direct"), **asked))
     answers = [pq.read_table(path / "recommendations.parquet") for path in (pulled, direct)]
     assert answers[0].equals(answers[1])
     assert read_manifest(pulled).inputs == read_manifest(direct).inputs
