@@ -1,16 +1,14 @@
 """The teacher's labels of a worker's rows, joined by row id."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pyarrow.compute as pc
-import pyarrow.dataset as ds
 import torch
 from torch import Tensor
 
 from cluster.errors import StaleInputError
-from cluster.files import arrow
+from cluster.files import parquet_dataset
 from cluster.storage import read_manifest
 from data_prep.schema import SCORE_KIND_KEY, ScoreKind, Split, failure_files, label_files
 from data_prep.score_kind import ScoreScale, distances, sign
@@ -28,7 +26,7 @@ def read_labels(row_id_B: Tensor, labels: Path, split: Split, top_k: int) -> Tea
     scale = ScoreScale.from_metrics(read_manifest(labels, "label").metrics, split)
     if scale is None:
         raise StaleInputError(f"{labels} was made by an earlier version: run `dllm2rec label` again to complete it")
-    stored = _dataset(label_files(labels, split))
+    stored = parquet_dataset(label_files(labels, split))
     kind: ScoreKind = stored.schema.metadata[SCORE_KIND_KEY].decode()
     first, last = int(row_id_B.min()), int(row_id_B.max())
     table = stored.to_table(
@@ -72,12 +70,7 @@ def failed_rows(labels: Path, split: Split) -> Tensor:
     files = failure_files(labels, split)
     if not files:
         return torch.empty(0, dtype=torch.int64)
-    return column_tensor(_dataset(files).to_table(columns=["row_id"])["row_id"])
-
-
-def _dataset(files: Sequence[Path]) -> ds.Dataset:
-    names, filesystems = zip(*map(arrow, files), strict=True)
-    return ds.dataset(list(names), format="parquet", filesystem=filesystems[0])
+    return column_tensor(parquet_dataset(files).to_table(columns=["row_id"])["row_id"])
 
 
 def standard_logits(scores: Tensor, kind: ScoreKind, scale: ScoreScale) -> Tensor:
